@@ -1,0 +1,24 @@
+"""The library's tests run in 64 bits and refuse every implicit promotion."""
+
+import os
+
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+
+from collections.abc import Iterator
+
+import jax
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def strict_numerics(request: pytest.FixtureRequest) -> Iterator[None]:
+    """x64 on, dtype and rank promotion are errors; `experiments` run as their users run them."""
+    if "experiments" in request.path.parts or request.path.name == "README.md":
+        yield
+        return
+    with (
+        jax.enable_x64(True),
+        jax.numpy_dtype_promotion("strict"),
+        jax.numpy_rank_promotion("raise"),
+    ):
+        yield

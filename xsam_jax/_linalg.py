@@ -1,0 +1,83 @@
+"""Inner products and linear combinations of parameter trees.
+
+Statistics accumulate in float32, or in float64 where a leaf is float64, whatever the dtype of the
+parameters: bfloat16 keeps eight bits, so the norm of a million of its numbers has none left.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+def statistics_dtype(*trees: chex.ArrayTree) -> Any:
+    """float64 if any leaf is float64, else float32."""
+    leaves = jax.tree.leaves(trees)
+    return jnp.float64 if any(leaf.dtype == jnp.float64 for leaf in leaves) else jnp.float32
+
+
+def cast(tree: chex.ArrayTree, dtype: Any) -> chex.ArrayTree:
+    """Every leaf as ``dtype``."""
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
+
+
+def cast_like(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
+    """Every leaf with the dtype of its counterpart in ``like``."""
+    return jax.tree.map(lambda leaf, target: leaf.astype(target.dtype), tree, like)
+
+
+def vdot(a: chex.ArrayTree, b: chex.ArrayTree) -> chex.Array:
+    """Inner product over all leaves, a scalar of the statistics' dtype."""
+    dtype = statistics_dtype(a, b)
+
+    def leaf_dot(x: chex.Array, y: chex.Array) -> chex.Array:
+        # A sum of products and not a dot: on TPUs a float32 dot multiplies in bfloat16.
+        return jnp.sum(x.astype(dtype) * y.astype(dtype))
+
+    return _total(jax.tree.leaves(jax.tree.map(leaf_dot, a, b)), dtype)
+
+
+def norm(tree: chex.ArrayTree) -> chex.Array:
+    """Euclidean norm over all leaves, a scalar of the statistics' dtype."""
+    return jnp.sqrt(vdot(tree, tree))
+
+
+def combine(*terms: tuple[chex.Numeric, chex.ArrayTree]) -> chex.ArrayTree:
+    """``a * x + b * y + ...`` for ``(a, x), (b, y), ...``; leaves of the statistics' dtype."""
+    coefficients, trees = zip(*terms, strict=True)
+    dtype = statistics_dtype(*trees)
+    scalars = [jnp.asarray(coefficient, dtype) for coefficient in coefficients]
+
+    def leaf_sum(*leaves: chex.Array) -> chex.Array:
+        products = [c * leaf.astype(dtype) for c, leaf in zip(scalars, leaves, strict=True)]
+        return _total(products, dtype)
+
+    return jax.tree.map(leaf_sum, *trees)
+
+
+def scale(coefficient: chex.Numeric, tree: chex.ArrayTree) -> chex.ArrayTree:
+    """``coefficient * tree``; leaves of the statistics' dtype."""
+    return combine((coefficient, tree))
+
+
+def reciprocal(x: chex.Array) -> chex.Array:
+    """``1 / x``, and 0 where x is 0: the unit vector of a zero vector is zero, not NaN."""
+    return jnp.where(x == 0, 0, 1 / jnp.where(x == 0, 1, x))
+
+
+def normalize(tree: chex.ArrayTree) -> chex.ArrayTree:
+    """``tree / ||tree||``, and zero where the tree is zero."""
+    return scale(reciprocal(norm(tree)), tree)
+
+
+def select(
+    condition: chex.Array, if_true: chex.ArrayTree, if_false: chex.ArrayTree
+) -> chex.ArrayTree:
+    """``if_true`` where the scalar ``condition`` holds, else ``if_false``, leaf by leaf."""
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), if_true, if_false)
+
+
+def _total(terms: Iterable[chex.Array], dtype: Any) -> chex.Array:
+    return sum(terms, start=jnp.zeros((), dtype))
