@@ -1,0 +1,79 @@
+"""Checks of arguments, with errors that name the argument, its value and what is allowed."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Schedule = Callable[[chex.Numeric], chex.Numeric]
+ScalarOrSchedule = chex.Numeric | Schedule
+
+
+def schedule(
+    name: str, value: ScalarOrSchedule, low: float = 0.0, high: float = math.inf
+) -> Schedule:
+    """A checked hyperparameter as a function of the step count.
+
+    A traced value (`optax.inject_hyperparams`, `jax.vmap` over a hyperparameter) and a schedule
+    have no number to check.
+    """
+    if callable(value):
+        return value
+    if not isinstance(value, jax.core.Tracer):
+        number(name, value, low, high)
+    return lambda count: value
+
+
+def number(name: str, value: Any, low: float, high: float = math.inf) -> None:
+    """Raises unless ``value`` is a finite real scalar in ``[low, high]``."""
+    allowed = f"a number >= {low:g}" if high == math.inf else f"a number in [{low:g}, {high:g}]"
+    if isinstance(value, bool) or not (
+        isinstance(value, (int, float, np.ndarray, np.generic, jax.Array))
+        and np.ndim(value) == 0
+        and np.issubdtype(jnp.result_type(value), np.number)
+    ):
+        raise TypeError(f"{name} must be {allowed}, got {value!r}")
+    if not (math.isfinite(value) and low <= value <= high):
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+
+
+def integer(name: str, value: Any, low: int) -> None:
+    """Raises unless ``value`` is an integer >= ``low``."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer >= {low}, got {value!r}")
+    if value < low:
+        raise ValueError(f"{name} must be an integer >= {low}, got {value!r}")
+
+
+def boolean(name: str, value: Any) -> None:
+    """Raises unless ``value`` is True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
+def choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    """Raises unless ``value`` is one of ``allowed``."""
+    if value not in allowed:
+        options = " or ".join(repr(option) for option in allowed)
+        raise ValueError(f"{name} must be {options}, got {value!r}")
+
+
+def same_tree(name: str, tree: Any, like: Any) -> None:
+    """Raises unless ``tree`` has the structure and shapes of ``like``, the parameters."""
+    structure, expected = jax.tree.structure(tree), jax.tree.structure(like)
+    if structure != expected:
+        raise ValueError(
+            f"{name} must have the tree structure of params, {expected}, got {structure}"
+        )
+    for (path, leaf), (_, target) in zip(
+        jax.tree.leaves_with_path(tree), jax.tree.leaves_with_path(like), strict=True
+    ):
+        if jnp.shape(leaf) != jnp.shape(target):
+            raise ValueError(
+                f"{name} must have the shapes of params: at {jax.tree_util.keystr(path)} "
+                f"{jnp.shape(target)} is expected, got {jnp.shape(leaf)}"
+            )
