@@ -1,0 +1,50 @@
+"""Angle between a gradient and an eigenvector."""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from xsam_jax import _checks, _linalg
+
+
+def angle(grads: chex.ArrayTree, v: chex.ArrayTree, *, layerwise: bool = False) -> chex.Array:
+    """Angle between a gradient and an eigenvector (paper, Section 4.1 and Figure 1).
+
+    ``layerwise=True`` is the paper's measure as its text reads: the gradient tensor of each layer,
+    that is each leaf, is divided by its own norm, and then all are concatenated; the eigenvector's
+    tensors are concatenated as they are. So a layer weighs by its part of the eigenvector and not
+    of the gradient, and the angle of a vector with itself is 0 only if its layers' norms are equal.
+
+    Args:
+      grads: The gradient; in the paper that of SAM's second pass.
+      v: The eigenvector, a tree like ``grads``, of any norm. Its sign is arbitrary, and with it
+        whether the angle is x or 180 - x.
+      layerwise: Normalise each leaf of ``grads`` first.
+
+    Returns:
+      Degrees in [0, 180], a scalar of float32 or float64; 90 if ``grads`` is zero.
+
+    Raises:
+      ValueError: ``v`` is not a tree like ``grads``.
+      TypeError: ``layerwise`` is not a bool.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> grads = {"kernel": jnp.array([8.0]), "bias": jnp.array([6.0])}
+      >>> v = {"kernel": jnp.array([1.0]), "bias": jnp.array([0.0])}
+      >>> round(float(angle(grads, v)), 2), round(float(angle(grads, v, layerwise=True)), 2)
+      (36.87, 45.0)
+    """
+    _checks.boolean("layerwise", layerwise)
+    _checks.same_tree("v", v, grads)
+    if layerwise:
+        grads = jax.tree.map(partial(_linalg.scale_to, 1), grads)
+    a, b = _linalg.scale_to(1, grads), _linalg.scale_to(1, v)
+    # Kahan's formula: the arc cosine loses half the digits near 0 and 180.
+    half = jnp.arctan2(
+        _linalg.norm(_linalg.combine((1, a), (-1, b))),
+        _linalg.norm(_linalg.combine((1, a), (1, b))),
+    )
+    return jnp.rad2deg(2 * half)

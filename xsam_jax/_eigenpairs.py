@@ -1,0 +1,99 @@
+"""Leading eigenvalues and eigenvectors of the Hessian."""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from xsam_jax import _checks
+from xsam_jax._hessian import GradFn, flat_hessian
+from xsam_jax._lanczos import tridiagonalize
+
+
+class Eigenpairs(NamedTuple):
+    """The leading ``k`` eigenpairs of a Hessian, sorted from the leading one down.
+
+    Attributes:
+      values: float32 (float64 for float64 parameters) [k].
+      vectors: A tree like the parameters, each leaf with a leading axis of length ``k``, dtype of
+        ``values``. Orthonormal over all leaves together; the signs are arbitrary.
+      residuals: [k], ``||H v - value v||``, dtype and units of ``values``. An eigenvalue of the
+        Hessian lies within it of ``value``.
+    """
+
+    values: chex.Array
+    vectors: chex.ArrayTree
+    residuals: chex.Array
+
+
+def top_eigenpairs(
+    grad_fn: GradFn,
+    params: chex.ArrayTree,
+    k: int = 1,
+    *,
+    num_matvecs: int = 30,
+    which: str = "LA",
+    key: chex.PRNGKey,
+) -> Eigenpairs:
+    """Leading eigenpairs of the Hessian by Lanczos with full reorthogonalisation.
+
+    Costs ``num_matvecs + k`` Hessian-vector products, and memory for ``num_matvecs`` vectors. The
+    extreme eigenvalues converge first, the faster the farther they lie from the rest; the residuals
+    tell how far each pair has come. Like every Krylov method from one start vector it finds the
+    second copy of a multiple eigenvalue only after everything else of the spectrum.
+
+    Args:
+      grad_fn: Maps parameters to the gradient of a scalar loss.
+      params: Where the Hessian is taken.
+      k: Number of pairs, at most ``num_matvecs`` and at most the number of parameters.
+      num_matvecs: Dimension of the Krylov space; reduced to the number of parameters if larger.
+      which: "LA" for the largest eigenvalues, "LM" for those of largest magnitude.
+      key: Random key of the start vector.
+
+    Returns:
+      `Eigenpairs`; NaN only if the Hessian's products are.
+
+    Raises:
+      TypeError: ``k`` or ``num_matvecs`` is not an integer; `hvp` does not take ``grad_fn``.
+      ValueError: ``k``, ``num_matvecs`` or ``which`` is out of range.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> curvatures = jnp.array([-3.0, 1.0, 2.0])
+      >>> grad_fn = jax.grad(lambda w: jnp.sum(curvatures * w**2) / 2)
+      >>> top_eigenpairs(grad_fn, jnp.ones(3), k=2, key=jax.random.key(0)).values.round(4)
+      Array([2., 1.], dtype=float32)
+      >>> top_eigenpairs(grad_fn, jnp.ones(3), which="LM", key=jax.random.key(0)).values.round(4)
+      Array([-3.], dtype=float32)
+    """
+    _checks.integer("k", k, 1)
+    _checks.integer("num_matvecs", num_matvecs, 1)
+    _checks.choice("which", which, ("LA", "LM"))
+    hessian = flat_hessian(grad_fn, params)
+    depth = min(num_matvecs, hessian.size)
+    if k > depth:
+        raise ValueError(
+            f"k must be at most num_matvecs = {num_matvecs} and at most the number of parameters = "
+            f"{hessian.size}, got {k}"
+        )
+
+    def leading(values: chex.Array) -> chex.Array:
+        return jnp.argsort(-jnp.abs(values) if which == "LM" else -values)[:k]
+
+    # The basis must stay orthogonal: no TF32 or bfloat16 multiplications.
+    with jax.default_matmul_precision("highest"):
+        basis, tridiagonal = tridiagonalize(hessian, depth, key)
+        ritz_values, coefficients = jnp.linalg.eigh(tridiagonal)
+        vectors = (basis @ coefficients[:, leading(ritz_values)]).T
+        # Rayleigh-Ritz with the products themselves: values and residuals no longer trust the
+        # tridiagonal matrix, and the perturbation of a repeated factorisation cancels.
+        products = lax.map(hessian.matvec, vectors)
+        projected = vectors @ products.T
+        values, rotation = jnp.linalg.eigh((projected + projected.T) / 2)
+        order = leading(values)
+        values, rotation = values[order], rotation[:, order].T
+        vectors, products = rotation @ vectors, rotation @ products
+    residuals = jnp.linalg.norm(products - values[:, None] * vectors, axis=1)
+    return Eigenpairs(values, jax.vmap(hessian.unflatten)(vectors), residuals)

@@ -1,0 +1,72 @@
+"""Trace of the Hessian."""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from matfree import stochtrace
+
+from xsam_jax import _checks
+from xsam_jax._hessian import GradFn, flat_hessian
+
+
+class Estimate(NamedTuple):
+    """A Monte Carlo estimate.
+
+    Attributes:
+      value: float32 (float64 for float64 parameters) [].
+      standard_error: [], dtype and units of ``value``; ``value +- 1.96 standard_error`` is a 95%
+        confidence interval.
+    """
+
+    value: chex.Array
+    standard_error: chex.Array
+
+
+def trace(
+    grad_fn: GradFn, params: chex.ArrayTree, *, num_probes: int = 100, key: chex.PRNGKey
+) -> Estimate:
+    """Trace of the Hessian by Hutchinson's estimator with random signs.
+
+    The mean of ``s.T H s`` over random sign vectors ``s``, one after the other: ``num_probes``
+    Hessian-vector products in the memory of one. Exact for a diagonal Hessian; the variance is
+    ``2 (||H||_F^2 - ||diag H||^2) / num_probes``.
+
+    Args:
+      grad_fn: Maps parameters to the gradient of a scalar loss.
+      params: Where the Hessian is taken.
+      num_probes: Number of probes, at least 2.
+      key: Random key of the probes.
+
+    Returns:
+      `Estimate`. The standard error is that of the sample, and not below the rounding of a product.
+
+    Raises:
+      TypeError: ``num_probes`` is not an integer; `hvp` does not take ``grad_fn``.
+      ValueError: ``num_probes`` is less than 2.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> grad_fn = jax.grad(lambda w: jnp.sum(jnp.arange(4.0) * w**2))
+      >>> trace(grad_fn, jnp.ones(4), key=jax.random.key(0)).value
+      Array(12., dtype=float32)
+    """
+    _checks.integer("num_probes", num_probes, 2)
+    hessian = flat_hessian(grad_fn, params)
+    sampler = stochtrace.sampler_signs(jnp.zeros((hessian.size,), hessian.dtype), num=1)
+
+    def probe(probe_key: chex.PRNGKey) -> tuple[chex.Array, chex.Array]:
+        signs = sampler(probe_key)[0]
+        product = hessian.matvec(signs)
+        return jnp.sum(signs * product), jnp.linalg.norm(product)
+
+    samples, norms = lax.map(probe, jax.random.split(key, num_probes))
+    # Signs leave a diagonal Hessian no variance at all, only the rounding of the sums.
+    rounding = float(np.finfo(hessian.dtype).eps) * hessian.size**0.5 * jnp.mean(norms)
+    return Estimate(
+        value=jnp.mean(samples),
+        standard_error=jnp.sqrt(jnp.var(samples, ddof=1) / num_probes + rounding**2),
+    )

@@ -1,0 +1,16 @@
+"""Curvature of the loss: Hessian products, eigenpairs, spectrum, trace, and the gradient's angle.
+
+All of it needs ``grad_fn`` only, the map from parameters to the gradient. With
+``grad_fn = mean_grad_fn(loss_fn, batches)`` the Hessian is that of the whole data set, in the
+memory of one batch. The functions are pure; call them under `jax.jit`, because outside of it their
+loops compile anew at each call.
+"""
+
+from xsam_jax._angle import angle as angle
+from xsam_jax._eigenpairs import Eigenpairs as Eigenpairs
+from xsam_jax._eigenpairs import top_eigenpairs as top_eigenpairs
+from xsam_jax._hessian import hvp as hvp
+from xsam_jax._spectral_density import Density as Density
+from xsam_jax._spectral_density import spectral_density as spectral_density
+from xsam_jax._trace import Estimate as Estimate
+from xsam_jax._trace import trace as trace
