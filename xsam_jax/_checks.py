@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import chex
 import jax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 Schedule = Callable[[chex.Numeric], chex.Numeric]
-ScalarOrSchedule = chex.Numeric | Schedule
+ScalarOrSchedule: TypeAlias = float | chex.Array | Schedule
 
 
 def schedule(
@@ -37,8 +37,15 @@ def number(name: str, value: Any, low: float, high: float = math.inf) -> None:
         and np.issubdtype(jnp.result_type(value), np.number)
     ):
         raise TypeError(f"{name} must be {allowed}, got {value!r}")
-    if not (math.isfinite(value) and low <= value <= high):
+    if not (math.isfinite(value) and low <= float(value) <= high):
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
+
+
+def positive(name: str, value: Any) -> None:
+    """Raises unless ``value`` is a finite real scalar > 0."""
+    number(name, value, low=0)
+    if value == 0:
+        raise ValueError(f"{name} must be a number > 0, got {value!r}")
 
 
 def integer(name: str, value: Any, low: int) -> None:
@@ -55,6 +62,12 @@ def boolean(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be True or False, got {value!r}")
 
 
+def instance(name: str, value: Any, cls: type, allowed: str) -> None:
+    """Raises unless ``value`` is a ``cls``."""
+    if not isinstance(value, cls):
+        raise TypeError(f"{name} must be {allowed}, got {value!r}")
+
+
 def choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
     """Raises unless ``value`` is one of ``allowed``."""
     if value not in allowed:
@@ -62,9 +75,20 @@ def choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be {options}, got {value!r}")
 
 
+def real(name: str, tree: Any) -> None:
+    """Raises unless all leaves of ``tree`` are real floating-point arrays."""
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(
+                f"{name} must be real floating-point arrays, got {jnp.result_type(leaf)} at "
+                f"{jax.tree_util.keystr(path) or 'the root'}: leave such leaves out (optax.masked)"
+            )
+
+
 def same_tree(name: str, tree: Any, like: Any) -> None:
     """Raises unless ``tree`` has the structure and shapes of ``like``, the parameters."""
-    structure, expected = jax.tree.structure(tree), jax.tree.structure(like)
+    structure: Any = jax.tree.structure(tree)
+    expected: Any = jax.tree.structure(like)
     if structure != expected:
         raise ValueError(
             f"{name} must have the tree structure of params, {expected}, got {structure}"

@@ -54,7 +54,8 @@ def channels_last(fn: Callable[P, T]) -> Callable[P, T]:
         closed, out_shape = jax.make_jaxpr(fn, return_shape=True)(*args, **kwargs)
         leaves = jax.tree.leaves((args, kwargs))
         outputs = _evaluate(closed.jaxpr, closed.consts, leaves)
-        return jax.tree.unflatten(jax.tree.structure(out_shape), outputs)
+        result: T = jax.tree.unflatten(jax.tree.structure(out_shape), outputs)
+        return result
 
     return wrapped
 

@@ -62,14 +62,21 @@ def scale(coefficient: chex.Numeric, tree: chex.ArrayTree) -> chex.ArrayTree:
     return combine((coefficient, tree))
 
 
+def multiply(a: chex.ArrayTree, b: chex.ArrayTree) -> chex.ArrayTree:
+    """Elementwise product; leaves of the statistics' dtype."""
+    dtype = statistics_dtype(a, b)
+    return jax.tree.map(lambda x, y: x.astype(dtype) * y.astype(dtype), a, b)
+
+
 def reciprocal(x: chex.Array) -> chex.Array:
     """``1 / x``, and 0 where x is 0: the unit vector of a zero vector is zero, not NaN."""
     return jnp.where(x == 0, 0, 1 / jnp.where(x == 0, 1, x))
 
 
-def normalize(tree: chex.ArrayTree) -> chex.ArrayTree:
-    """``tree / ||tree||``, and zero where the tree is zero."""
-    return scale(reciprocal(norm(tree)), tree)
+def scale_to(length: chex.Numeric, tree: chex.ArrayTree) -> chex.ArrayTree:
+    """``length * tree / ||tree||``, and zero where the tree is zero."""
+    factor = reciprocal(norm(tree))
+    return scale(jnp.asarray(length, factor.dtype) * factor, tree)
 
 
 def select(

@@ -1,0 +1,83 @@
+"""Problem A of the golden trajectories: a small MLP in float64 (tests/golden/problem_a.json)."""
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+FOLDER = Path(__file__).parent / "golden"
+STEPS, MINIBATCHES = 20, 5
+LAYERS = ("dense_0", "dense_1", "dense_2")
+
+
+@functools.cache
+def arrays() -> dict[str, np.ndarray]:
+    with np.load(FOLDER / "problem_a.npz") as file:
+        return dict(file)
+
+
+def hyperparameters(method: str) -> dict[str, float]:
+    description = json.loads((FOLDER / "problem_a.json").read_text())
+    return description["methods"][method]["hyperparameters"]
+
+
+def tree(prefix: str) -> dict[str, dict[str, chex.Array]]:
+    """The parameter tree stored under ``prefix``."""
+    return {
+        layer: {leaf: jnp.asarray(arrays()[f"{prefix}/{layer}/{leaf}"]) for leaf in ("kernel", "bias")}
+        for layer in LAYERS
+    }
+
+
+def loss(params: chex.ArrayTree, x: chex.Array, y: chex.Array) -> chex.Array:
+    for layer in LAYERS:
+        x = x @ params[layer]["kernel"] + params[layer]["bias"][None]
+        if layer != LAYERS[-1]:
+            x = jnp.tanh(x)
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(x, y))
+
+
+def minibatch(step: chex.Numeric) -> tuple[chex.Array, chex.Array]:
+    return (
+        jnp.asarray(arrays()["data/x"])[step % MINIBATCHES],
+        jnp.asarray(arrays()["data/y"])[step % MINIBATCHES],
+    )
+
+
+def grad_fn(step: chex.Numeric) -> Callable[[chex.ArrayTree], chex.ArrayTree]:
+    x, y = minibatch(step)
+    return lambda params: jax.grad(loss)(params, x, y)
+
+
+def run(
+    tx: optax.GradientTransformationExtraArgs,
+    params: chex.ArrayTree | None = None,
+    steps: int = STEPS,
+    **extra_args: Any,
+) -> tuple[chex.ArrayTree, chex.ArrayTree]:
+    """Parameters and state after each step of ``tx``, stacked on a leading axis."""
+    params = tree("init") if params is None else params
+
+    def step(carry: Any, k: chex.Array) -> tuple[Any, Any]:
+        params, state = carry
+        gradient = grad_fn(k)
+        updates, state = tx.update(gradient(params), state, params, grad_fn=gradient, **extra_args)
+        params = optax.apply_updates(params, updates)
+        return (params, state), (params, state)
+
+    scan = jax.jit(lambda carry: jax.lax.scan(step, carry, jnp.arange(steps, dtype=jnp.int32))[1])
+    return scan((params, tx.init(params)))
+
+
+def base(name: str, learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+    """The base optimizers "sgd" and "sgdm" of the reference."""
+    if name == "sgd":
+        return optax.sgd(learning_rate)
+    return optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(learning_rate, momentum=0.9))

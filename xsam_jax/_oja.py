@@ -1,0 +1,57 @@
+"""Oja's rule on the two gradients that SAM computes anyway."""
+
+import chex
+import jax.numpy as jnp
+
+from xsam_jax import _checks, _linalg
+from xsam_jax._eigenvector import Eigenpair, Tracker
+from xsam_jax._two_gradients import Ascent, Descent
+
+
+def oja(rate: float = 0.3) -> Tracker:
+    """Follows the eigenvector without any Hessian-vector product.
+
+    SAM's gradients at w and at w + e give a product for free,
+    ``(g_adv - g) / ||e|| = H e / ||e|| + O(||e||)``. With ``x = e / ||e||`` and
+    ``h = Hx / ||Hx||`` every step makes ``v <- normalize(v + rate * <x, v> * h)``. In expectation
+    ``<x, v> Hx`` is ``H E[x x'] v``: a power iteration over mini-batches (Oja, 1982), in which the
+    step along ``h`` is larger the better ``x`` is aligned with ``v``.
+
+    The eigenvalue comes from the same products: an eigenpair has ``<v, Hx> = value * <v, x>``, and
+    the step ``value <- value + rate * <v, x> * (<v, Hx> - value * <v, x>)`` lessens the squared
+    error.
+
+    Args:
+      rate: weight of a step's product, > 0.
+
+    Returns:
+      A tracker for `xsam` and `eigen_sam`.
+
+    Raises:
+      TypeError, ValueError: ``rate`` is not a positive number.
+
+    Example:
+      >>> import xsam_jax
+      >>> tx = xsam_jax.xsam(eigenvector=xsam_jax.oja())
+    """
+    _checks.positive("rate", rate)
+
+    def before(step: Ascent, pair: Eigenpair, count: chex.Array) -> Eigenpair:
+        del step, count
+        return pair
+
+    def after(step: Descent, pair: Eigenpair) -> Eigenpair:
+        length = _linalg.reciprocal(_linalg.norm(step.perturbation))
+        product = _linalg.combine((length, step.grads_adv), (-length, step.grads))
+        size = _linalg.norm(product)
+        along = length * _linalg.vdot(step.perturbation, pair.vector)
+        first = _linalg.norm(pair.vector) == 0
+        weight = jnp.where(first, 1, rate * along) * _linalg.reciprocal(size)
+        vector = _linalg.scale_to(1, _linalg.combine((1, pair.vector), (weight, product)))
+
+        value = pair.value.astype(size.dtype)
+        error = _linalg.vdot(pair.vector, product) - value * along
+        value = jnp.where(first, size, value + rate * along * error)
+        return Eigenpair(_linalg.cast_like(vector, pair.vector), value.astype(jnp.float32))
+
+    return Tracker(before, after)

@@ -1,0 +1,104 @@
+"""Power iteration on Hessian-vector products."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from xsam_jax import _checks, _linalg
+from xsam_jax._eigenvector import Eigenpair, Tracker
+from xsam_jax._two_gradients import Ascent, Descent
+
+
+def power_iteration(
+    every: int = 100,
+    iters: int = 5,
+    *,
+    warm_start: bool = False,
+    start: chex.ArrayTree | None = None,
+    seed: int = 0,
+) -> Tracker:
+    """Refreshes the eigenvector by power iteration (paper, Algorithm 2, lines 3-9).
+
+    Steps 1, ``every + 1``, ``2 * every + 1``, ... repeat ``v <- Hv / ||Hv||`` ``iters`` times, H
+    the Hessian of the step's mini-batch at the unperturbed parameters. It finds the eigenvalue of
+    largest magnitude. A refresh in which a product is zero or not finite is dropped.
+
+    The eigenvalue is the Rayleigh quotient ``<v, Hv>`` of the last product, so it belongs to the
+    vector before the last iteration: one for the new vector would cost another product.
+
+    Args:
+      every: steps from one refresh to the next, >= 1 (the paper's p).
+      iters: Hessian-vector products a refresh, >= 1 (the paper's q).
+      warm_start: start from the last eigenvector, not anew.
+      start: tree like the parameters, the vector that a refresh starts from when it starts anew; by
+        default it is random.
+      seed: seed of the random vectors.
+
+    Returns:
+      A tracker for `xsam` and `eigen_sam`. The defaults of ``every`` and ``iters`` are those of
+      Eigen-SAM's public code; the paper gives its own in an appendix that is not public.
+
+    Raises:
+      TypeError, ValueError: an argument that is out of its range.
+
+    Example:
+      >>> import xsam_jax
+      >>> tracker = xsam_jax.power_iteration(every=20, iters=1, warm_start=True)
+      >>> tx = xsam_jax.xsam(eigenvector=tracker)
+    """
+    _checks.integer("every", every, low=1)
+    _checks.integer("iters", iters, low=1)
+    _checks.boolean("warm_start", warm_start)
+    _checks.integer("seed", seed, low=0)
+
+    def cold(pair: Eigenpair, count: chex.Array) -> chex.ArrayTree:
+        if start is not None:
+            return _linalg.cast_like(_linalg.scale_to(1, start), pair.vector)
+        key = jax.random.fold_in(jax.random.key(seed), count)
+        leaves, treedef = jax.tree.flatten(pair.vector)
+        keys = jax.random.split(key, len(leaves))
+        normals = [
+            jax.random.normal(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)
+        ]
+        return _linalg.scale_to(1, jax.tree.unflatten(treedef, normals))
+
+    def refresh(step: Ascent, count: chex.Array, pair: Eigenpair) -> Eigenpair:
+        vector = cold(pair, count)
+        if warm_start:
+            known = _linalg.norm(pair.vector) > 0
+            vector = _linalg.select(known, pair.vector, vector)
+
+        def iterate(
+            _: int, carry: tuple[chex.ArrayTree, chex.Array]
+        ) -> tuple[chex.ArrayTree, chex.Array]:
+            vector, _ = carry
+            product = step.hvp(vector)
+            quotient = _linalg.vdot(vector, product).astype(jnp.float32)
+            vector = _linalg.cast_like(_linalg.scale_to(1, product), vector)
+            return vector, quotient
+
+        vector, value = lax.fori_loop(0, iters, iterate, (vector, pair.value))
+        # Zero or not a number once a product was.
+        good = _linalg.norm(vector) > 0
+        return Eigenpair(*_linalg.select(good, (vector, value), tuple(pair)))
+
+    def before(step: Ascent, pair: Eigenpair, count: chex.Array) -> Eigenpair:
+        if start is not None:
+            _checks.same_tree("start", start, step.params)
+        refreshed = functools.partial(refresh, step, count)
+        if every == 1:
+            return refreshed(pair)
+        # The paper's "t mod p = 1" with t = count + 1, written so that p = 1 is every step.
+        refreshed_or_kept: Eigenpair = lax.cond(
+            count % every == 0, refreshed, lambda pair: pair, pair
+        )
+        return refreshed_or_kept
+
+    def after(step: Descent, pair: Eigenpair) -> Eigenpair:
+        del step
+        return pair
+
+    return Tracker(before, after)

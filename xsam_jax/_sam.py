@@ -1,0 +1,75 @@
+"""SAM and ASAM."""
+
+from typing import NamedTuple
+
+import chex
+import jax.numpy as jnp
+import optax
+
+from xsam_jax import _checks, _linalg
+from xsam_jax._two_gradients import Ascent, AxisName, Descent, two_gradients
+
+
+class SAMState(NamedTuple):
+    """State of `sam`.
+
+    Attributes:
+      count: steps taken, int32[].
+    """
+
+    count: chex.Array
+
+
+def sam(
+    rho: _checks.ScalarOrSchedule = 0.05, *, adaptive: bool = False, axis_name: AxisName = None
+) -> optax.GradientTransformationExtraArgs:
+    """Sharpness-Aware Minimization: the gradient at the worst point of a ball around the weights.
+
+    The perturbation is ``rho * g / ||g||`` (paper, Eq. 3), the direction the gradient there
+    (Eq. 4). With ``adaptive`` it is ASAM, whose ball is stretched by the size of every parameter:
+    ``rho * w**2 * g / ||w * g||``.
+
+    Args:
+      rho: radius of the ball, >= 0, or a schedule ``count -> radius``.
+      adaptive: use ASAM's norm.
+      axis_name: name of a `jax.shard_map` axis to average gradients over.
+
+    Returns:
+      A transformation with ``update(updates, state, params, *, grad_fn)``.
+
+    Raises:
+      TypeError, ValueError: an argument that is out of its range.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, xsam_jax
+      >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2))
+      >>> w = jnp.array([3.0, 4.0])
+      >>> optimizer = optax.chain(xsam_jax.sam(rho=1.0), optax.sgd(0.1))
+      >>> state = optimizer.init(w)
+      >>> updates, state = optimizer.update(grad_fn(w), state, w, grad_fn=grad_fn)
+      >>> optax.apply_updates(w, updates)
+      Array([2.28, 3.04], dtype=float32)
+
+    References:
+      Foret et al., `Sharpness-Aware Minimization for Efficiently Improving Generalization
+      <https://arxiv.org/abs/2010.01412>`_, 2021. Kwon et al., `ASAM
+      <https://arxiv.org/abs/2102.11600>`_, 2021; as in its reference code the radius has no
+      ``eta`` and biases are scaled like the other parameters.
+    """
+    radius = _checks.schedule("rho", rho)
+    _checks.boolean("adaptive", adaptive)
+
+    def init(params: chex.ArrayTree) -> SAMState:
+        del params
+        return SAMState(count=jnp.zeros([], jnp.int32))
+
+    def ascent(step: Ascent, state: SAMState) -> tuple[chex.ArrayTree, SAMState]:
+        if not adaptive:
+            return _linalg.scale_to(radius(state.count), step.grads), state
+        stretched = _linalg.scale_to(radius(state.count), _linalg.multiply(step.params, step.grads))
+        return _linalg.multiply(step.params, stretched), state
+
+    def descent(step: Descent, state: SAMState) -> tuple[chex.ArrayTree, SAMState]:
+        return step.grads_adv, state
+
+    return two_gradients(init, ascent, descent, axis_name)

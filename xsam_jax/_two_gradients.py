@@ -1,0 +1,118 @@
+"""What all sharpness-aware methods share: two gradients with two small pure pieces around them.
+
+A method is an *ascent*, from the gradient at the parameters to a perturbation, and a *descent*,
+from the gradient at the perturbed parameters to the direction that the base optimizer receives.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import chex
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from xsam_jax import _checks, _linalg
+from xsam_jax._convolution import channels_last
+from xsam_jax._hvp import GradFn, hvp
+
+State = TypeVar("State", bound=tuple[Any, ...])
+AxisName = str | tuple[str, ...] | None
+
+
+class Ascent(NamedTuple):
+    """What a method knows before the perturbation."""
+
+    grads: chex.ArrayTree
+    params: chex.ArrayTree
+    hvp: Callable[[chex.ArrayTree], chex.ArrayTree]  # v -> Hv, H the Hessian at params
+
+
+class Descent(NamedTuple):
+    """What a method knows after it."""
+
+    grads: chex.ArrayTree
+    grads_adv: chex.ArrayTree  # gradient at params + perturbation
+    perturbation: chex.ArrayTree
+    params: chex.ArrayTree
+    extra_args: dict[str, Any]
+
+
+def two_gradients(
+    init: Callable[[chex.ArrayTree], State],
+    ascent: Callable[[Ascent, State], tuple[chex.ArrayTree, State]],
+    descent: Callable[[Descent, State], tuple[chex.ArrayTree, State]],
+    axis_name: AxisName,
+) -> optax.GradientTransformationExtraArgs:
+    """Builds a method from its ascent and descent.
+
+    Args:
+      init: parameters -> state, a NamedTuple with a field ``count``, which is kept here.
+      ascent: ``(Ascent, state) -> (perturbation, state)``.
+      descent: ``(Descent, state) -> (direction, state)``.
+      axis_name: gradients and Hessian products are averaged over this axis of `jax.shard_map`.
+
+    Returns:
+      A transformation whose state is unchanged but for ``count`` by a step in which either gradient
+      is not finite. The direction of such a step is not finite either, for
+      `optax.apply_if_finite` to see.
+    """
+
+    def update(
+        updates: chex.ArrayTree,
+        state: State,
+        params: chex.ArrayTree | None = None,
+        *,
+        grad_fn: GradFn | None = None,
+        curvature_grad_fn: GradFn | None = None,
+        **extra_args: Any,
+    ) -> tuple[chex.ArrayTree, State]:
+        if params is None:
+            raise ValueError("params must be given: update(updates, state, params, grad_fn=...)")
+        _checks.real("params", params)
+        _checks.same_tree("updates", updates, params)
+        gradient = _averaged("grad_fn", grad_fn, params, axis_name)
+        curvature = gradient
+        if curvature_grad_fn is not None:
+            curvature = _averaged("curvature_grad_fn", curvature_grad_fn, params, axis_name)
+        product = channels_last(functools.partial(hvp, curvature, params))
+
+        grads = _mean(updates, axis_name)
+        perturbation, new_state = ascent(Ascent(grads, params, product), state)
+        perturbed = _linalg.cast_like(_linalg.combine((1, params), (1, perturbation)), params)
+        grads_adv = channels_last(gradient)(perturbed)
+        direction, new_state = descent(
+            Descent(grads, grads_adv, perturbation, params, extra_args), new_state
+        )
+
+        finite = jnp.isfinite(_linalg.vdot(grads, grads) + _linalg.vdot(grads_adv, grads_adv))
+        new_state = _linalg.select(finite, new_state, state)
+        return (
+            _linalg.cast_like(direction, updates),
+            new_state._replace(count=optax.safe_increment(state.count)),
+        )
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _averaged(
+    name: str, grad_fn: GradFn | None, params: chex.ArrayTree, axis_name: AxisName
+) -> GradFn:
+    """``grad_fn`` with its result checked and averaged over the devices."""
+    if not callable(grad_fn):
+        raise (ValueError if grad_fn is None else TypeError)(
+            f"{name} must be a function params -> gradient of the step's mini-batch, given as "
+            f"update(updates, state, params, {name}=...), got {grad_fn!r}"
+        )
+
+    def averaged(at: chex.ArrayTree) -> chex.ArrayTree:
+        grads = grad_fn(at)
+        _checks.same_tree(f"the result of {name}", grads, params)
+        return _mean(grads, axis_name)
+
+    return averaged
+
+
+def _mean(tree: chex.ArrayTree, axis_name: AxisName) -> chex.ArrayTree:
+    return tree if axis_name is None else lax.pmean(tree, axis_name)

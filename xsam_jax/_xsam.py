@@ -1,0 +1,116 @@
+"""X-SAM."""
+
+from typing import Literal, NamedTuple
+
+import chex
+import jax.numpy as jnp
+import optax
+
+from xsam_jax import _checks, _linalg
+from xsam_jax._eigenvector import Eigenpair, Tracker, unknown
+from xsam_jax._power_iteration import power_iteration
+from xsam_jax._two_gradients import Ascent, AxisName, Descent, two_gradients
+
+
+class XSAMState(NamedTuple):
+    """State of `xsam`.
+
+    Attributes:
+      count: steps taken, int32[].
+      eigenvector: estimate of the Hessian's dominant eigenvector, a tree like the parameters;
+        float32, or float64 for float64 parameters. Norm one, or zero before the first estimate.
+      eigenvalue: its eigenvalue, float32[]; how it is estimated is the tracker's.
+      alignment: cosine of the angle between the gradient at the perturbed parameters and the
+        eigenvector at the last step, float32[].
+    """
+
+    count: chex.Array
+    eigenvector: chex.ArrayTree
+    eigenvalue: chex.Array
+    alignment: chex.Array
+
+
+def xsam(
+    rho: _checks.ScalarOrSchedule = 0.05,
+    alpha: _checks.ScalarOrSchedule = 0.2,
+    *,
+    eigenvector: Tracker = power_iteration(),
+    correction: Literal["signed", "projector"] = "signed",
+    normalize: bool = True,
+    axis_name: AxisName = None,
+) -> optax.GradientTransformationExtraArgs:
+    """X-SAM: SAM's gradient with its component along the dominant eigenvector attenuated.
+
+    With ``g_adv`` the gradient at ``w + rho * g / ||g||`` and ``v`` the eigenvector (paper,
+    Algorithm 2)::
+
+        u = g_adv / ||g_adv||                             (Eq. 9)
+        d = u - alpha * sign(<g_adv, v>) * <u, v> * v     (Eq. 10, 11)
+
+    Eq. 11 depends on the sign of ``v``, which is arbitrary: where ``<u, v> < 0`` it makes the
+    component grow, to ``1 + alpha`` times its size, where it is positive it leaves ``1 - alpha`` of
+    it. ``correction="projector"`` is ``d = u - alpha * <u, v> * v``, the operator of Theorem 5.1,
+    which attenuates both.
+
+    Args:
+      rho: radius of the perturbation, >= 0, or a schedule ``count -> radius``.
+      alpha: strength of the correction, in [0, 2] as in Theorem 5.1, or a schedule. The projector
+        with alpha = 1 and a good eigenvector takes away all descent along it, and training can
+        diverge in that direction; the paper finds its best results at 0.1 to 0.4.
+      eigenvector: tracker of the eigenvector, `power_iteration` or `oja`.
+      correction: ``"signed"`` is Eq. 11 as printed, ``"projector"`` Theorem 5.1's.
+      normalize: normalise the gradient (Eq. 9); Theorem 5.1 does not.
+      axis_name: name of a `jax.shard_map` axis to average gradients and Hessian products over.
+
+    Returns:
+      A transformation with ``update(updates, state, params, *, grad_fn, curvature_grad_fn=None)``
+      and state `XSAMState`: ``updates`` is the gradient at ``params``, ``grad_fn(params)`` the
+      gradient of the same mini-batch, ``curvature_grad_fn`` a gradient for Hessian products only,
+      such as that of fewer examples. With ``alpha=0, normalize=False`` it is SAM, with the
+      curvature watched.
+
+    Raises:
+      TypeError, ValueError: an argument that is out of its range.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, xsam_jax
+      >>> grad_fn = jax.grad(lambda w: 5 * w[0] ** 2 + w[1] ** 2)
+      >>> w = jnp.array([1.0, 1.0])
+      >>> optimizer = optax.chain(xsam_jax.xsam(rho=0.1), optax.sgd(0.1, momentum=0.9))
+      >>> state = optimizer.init(w)
+      >>> for _ in range(3):
+      ...     updates, state = optimizer.update(grad_fn(w), state, w, grad_fn=grad_fn)
+      ...     w = optax.apply_updates(w, updates)
+      >>> f"{state[0].eigenvalue:.4f}"
+      '10.0000'
+
+    References:
+      Duan et al., *X-SAM: Boosting Sharpness-Aware Minimization with Dominant-Eigenvector Gradient
+      Correction*.
+    """
+    radius = _checks.schedule("rho", rho)
+    strength = _checks.schedule("alpha", alpha, high=2.0)
+    _checks.instance("eigenvector", eigenvector, Tracker, "power_iteration() or oja()")
+    _checks.choice("correction", correction, ("signed", "projector"))
+    _checks.boolean("normalize", normalize)
+
+    def init(params: chex.ArrayTree) -> XSAMState:
+        return XSAMState(jnp.zeros([], jnp.int32), *unknown(params), jnp.zeros([], jnp.float32))
+
+    def ascent(step: Ascent, state: XSAMState) -> tuple[chex.ArrayTree, XSAMState]:
+        pair = eigenvector.before(step, Eigenpair(state.eigenvector, state.eigenvalue), state.count)
+        state = state._replace(eigenvector=pair.vector, eigenvalue=pair.value)
+        return _linalg.scale_to(radius(state.count), step.grads), state
+
+    def descent(step: Descent, state: XSAMState) -> tuple[chex.ArrayTree, XSAMState]:
+        v, value = eigenvector.after(step, Eigenpair(state.eigenvector, state.eigenvalue))
+        inverse_norm = _linalg.reciprocal(_linalg.norm(step.grads_adv))
+        projection = _linalg.vdot(step.grads_adv, v)
+        scale = inverse_norm if normalize else jnp.ones_like(inverse_norm)
+        along = scale * (jnp.abs(projection) if correction == "signed" else projection)
+        removed = jnp.asarray(strength(state.count), along.dtype) * along
+        direction = _linalg.combine((scale, step.grads_adv), (-removed, v))
+        alignment = (inverse_norm * projection).astype(jnp.float32)
+        return direction, state._replace(eigenvector=v, eigenvalue=value, alignment=alignment)
+
+    return two_gradients(init, ascent, descent, axis_name)
