@@ -1,0 +1,28 @@
+"""Which images make up which batch."""
+
+import jax
+import jax.numpy as jnp
+
+
+def steps_per_epoch(num_images: int, batch_size: int) -> int:
+    """Number of batches in which every image is seen."""
+    return -(-num_images // batch_size)
+
+
+def epoch_order(key: jax.Array, num_images: int, batch_size: int) -> jax.Array:
+    """Shuffle the images into batches.
+
+    The last batch is filled up from the start of the same permutation, so that every image is
+    seen in every epoch and all batches have one shape.
+
+    Args:
+        key: Key of this epoch.
+        num_images: Number of images.
+        batch_size: Images per batch, at most ``num_images``.
+
+    Returns:
+        Indices (steps, batch_size).
+    """
+    steps = steps_per_epoch(num_images, batch_size)
+    permutation = jax.random.permutation(key, num_images)
+    return jnp.resize(permutation, (steps, batch_size))

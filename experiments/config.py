@@ -1,0 +1,179 @@
+"""Configuration of a training run: what a user may say, and what it means."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from experiments.errors import UserError
+
+Method = Literal[
+    "sgd",
+    "sam",
+    "asam",
+    "gsam",
+    "wsam",
+    "eigen_sam",
+    "friendly_sam",
+    "xsam",
+    "xsam_projector",
+    "xsam_oja",
+    "normalized_sam",
+]
+DatasetName = Literal["digits", "fashion_mnist"]
+ModelName = Literal["simple_cnn", "resnet18", "resnet50", "wide_resnet28_10", "alexnet"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Common:
+    """Options whose defaults depend on nothing else."""
+
+    method: Method = "xsam"
+    """Optimizer. xsam follows the paper's Eq. 11 as printed, xsam_projector its Theorem 5.1,
+    xsam_oja tracks the eigenvector without Hessian-vector products, normalized_sam is xsam with
+    alpha 0."""
+    dataset: DatasetName = "digits"
+    """Training and test images."""
+    model: ModelName = "simple_cnn"
+    """Network. simple_cnn is the paper's six-layer CNN."""
+    seed: int = 0
+    """Seed of the initial parameters, the order of the batches and the augmentation."""
+    learning_rate: float = 0.1
+    """Initial learning rate, decayed to 0 by a cosine schedule."""
+    momentum: float = 0.9
+    """Momentum of the base optimizer, SGD."""
+    weight_decay: float = 5e-5
+    """Weight decay, coupled: added to the descent direction before the momentum."""
+    batch_size: int = 256
+    """Images per step."""
+    augment: bool = True
+    """Random crops and flips of the training images, as the data set allows them."""
+    alpha: float = 0.2
+    """xsam and eigen_sam: how much of the component along the eigenvector is taken away."""
+    gsam_alpha: float = 0.4
+    """gsam: weight of the component that minimizes the surrogate gap."""
+    wsam_gamma: float = 0.9
+    """wsam: weight of the sharpness term."""
+    fsam_sigma: float = 1.0
+    """friendly_sam: how much of the averaged gradient is taken out of the perturbation."""
+    fsam_decay: float = 0.9
+    """friendly_sam: decay of the averaged gradient, its paper's lambda."""
+    refresh_every: int = 100
+    """Power iteration: steps between two refreshes of the eigenvector, the paper's p."""
+    power_iters: int = 5
+    """Power iteration: Hessian-vector products per refresh, the paper's q."""
+    oja_rate: float = 0.3
+    """Oja's rule: step size of the eigenvector."""
+    curvature_samples: int = 512
+    """Training images on which the curvature is measured, in whole batches of up to 256."""
+    num_matvecs: int = 15
+    """Hessian-vector products of one curvature measurement (Lanczos)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(_Common):
+    """Train a network and record its accuracy and curvature. None takes the default described."""
+
+    epochs: int | None = None
+    """Passes over the training images (None: 200 as in the paper; digits 40)."""
+    rho: float | None = None
+    """Radius of the perturbation (None: 0.05 as in the paper; wsam 2; asam 0.5)."""
+    warm_start: bool | None = None
+    """Power iteration: start each refresh from the last eigenvector instead of a random vector
+    (None: yes for eigen_sam, no for the others)."""
+    curvature_every: int | None = None
+    """Epochs between two measurements of the curvature, 0 for none (None: 1; digits 4)."""
+    out: Path | None = None
+    """Directory for the results (None: runs/DATASET-MODEL-METHOD-SEED)."""
+    data_dir: Path | None = None
+    """fashion_mnist: directory of the four idx .gz files (None: where Debian installs them)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedConfig(_Common):
+    """A `TrainConfig` with every default filled in; this is what config.json holds."""
+
+    epochs: int
+    rho: float
+    warm_start: bool
+    curvature_every: int
+    out: Path
+    data_dir: Path | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        fields = dataclasses.asdict(self)
+        return {k: str(v) if isinstance(v, Path) else v for k, v in fields.items()}
+
+
+# ASAM measures its radius in units of the parameters' own size; 0.5 is its paper's for CIFAR-10.
+_RHO: dict[str, float] = {"wsam": 2.0, "asam": 0.5}
+_EPOCHS: dict[str, int] = {"digits": 40}
+_CURVATURE_EVERY: dict[str, int] = {"digits": 4}
+
+
+def resolve(config: TrainConfig) -> ResolvedConfig:
+    """Fill in the defaults that depend on the method and the data set.
+
+    Args:
+        config: What the user said.
+
+    Returns:
+        The same with no default left open.
+
+    Raises:
+        UserError: A value is outside its range; the text names the option and the range.
+    """
+    method, dataset = config.method, config.dataset
+    out = Path("runs", f"{dataset}-{config.model}-{method}-{config.seed}")
+    defaults = {
+        "epochs": _EPOCHS.get(dataset, 200),
+        "rho": _RHO.get(method, 0.05),
+        "warm_start": method == "eigen_sam",
+        "curvature_every": _CURVATURE_EVERY.get(dataset, 1),
+        "out": out,
+    }
+    given = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    filled: dict[str, Any] = {k: defaults.get(k) if v is None else v for k, v in given.items()}
+    resolved = ResolvedConfig(**filled)
+    _validate(resolved)
+    return resolved
+
+
+def _validate(config: ResolvedConfig) -> None:
+    at_least_one: tuple[Callable[[Any], bool], str] = (lambda x: x >= 1, "at least 1")
+    not_negative: tuple[Callable[[Any], bool], str] = (
+        lambda x: x >= 0 and math.isfinite(x),
+        "finite and not negative",
+    )
+    positive: tuple[Callable[[Any], bool], str] = (
+        lambda x: x > 0 and math.isfinite(x),
+        "finite and above 0",
+    )
+    fraction: tuple[Callable[[Any], bool], str] = (lambda x: 0 <= x < 1, "in [0, 1)")
+    rules = {
+        "epochs": at_least_one,
+        "batch_size": at_least_one,
+        "refresh_every": at_least_one,
+        "power_iters": at_least_one,
+        "curvature_samples": at_least_one,
+        "num_matvecs": at_least_one,
+        "seed": (lambda x: 0 <= x < 2**32, "in [0, 2**32)"),
+        "curvature_every": not_negative,
+        "learning_rate": positive,
+        "rho": not_negative,
+        "weight_decay": not_negative,
+        "gsam_alpha": not_negative,
+        "fsam_sigma": not_negative,
+        "oja_rate": positive,
+        "momentum": fraction,
+        "wsam_gamma": fraction,
+        "fsam_decay": fraction,
+        "alpha": (lambda x: 0 <= x <= 2, "in [0, 2]"),
+    }
+    for name, (allowed, words) in rules.items():
+        value = getattr(config, name)
+        if not allowed(value):
+            raise UserError(f"--{name.replace('_', '-')} must be {words}, not {value}.")

@@ -1,0 +1,43 @@
+"""Networks for small images, as the paper trains them.
+
+Each is an `nnx.Module` called as ``network(images, train=...)`` that returns logits.
+"""
+
+from collections.abc import Callable
+
+import jax
+from flax import nnx
+
+from experiments.config import ModelName
+from experiments.models.alexnet import AlexNet
+from experiments.models.resnet import resnet18, resnet50
+from experiments.models.simple_cnn import SimpleCNN
+from experiments.models.wide_resnet import wide_resnet28_10
+
+# (height, width, channels), number of classes, random streams -> network
+Builder = Callable[[tuple[int, int, int], int, nnx.Rngs], nnx.Module]
+
+MODELS: dict[ModelName, Builder] = {
+    "simple_cnn": SimpleCNN,
+    "resnet18": resnet18,
+    "resnet50": resnet50,
+    "wide_resnet28_10": wide_resnet28_10,
+    "alexnet": AlexNet,
+}
+
+
+def build_model(
+    name: ModelName, image_shape: tuple[int, int, int], num_classes: int, key: jax.Array
+) -> nnx.Module:
+    """Build a network.
+
+    Args:
+        name: Its name.
+        image_shape: Height, width and channels of its images.
+        num_classes: Number of its outputs.
+        key: Key of its initial parameters.
+
+    Returns:
+        The network.
+    """
+    return MODELS[name](image_shape, num_classes, nnx.Rngs(params=key))

@@ -1,0 +1,98 @@
+"""A Flax network as pure functions of its parameters."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from numpy.typing import NDArray
+
+from experiments.config import ModelName
+from experiments.data import Dataset
+from experiments.models import build_model
+
+
+class Batch(NamedTuple):
+    """Images as unsigned bytes (..., height, width, channels) and their labels (...)."""
+
+    images: jax.Array
+    labels: jax.Array
+
+
+class Outcome(NamedTuple):
+    """What a pass over a batch brings beside its loss."""
+
+    accuracy: jax.Array
+    batch_stats: chex.ArrayTree
+
+
+# (params, batch_stats, images) -> logits, and the batch statistics after the pass
+Apply = Callable[[chex.ArrayTree, chex.ArrayTree, jax.Array], tuple[jax.Array, chex.ArrayTree]]
+
+
+class Network(NamedTuple):
+    """A network: its initial trees, and its forward pass in training and in evaluation."""
+
+    params: chex.ArrayTree
+    batch_stats: chex.ArrayTree
+    train: Apply
+    predict: Apply
+
+
+def build_network(name: ModelName, data: Dataset, key: jax.Array) -> Network:
+    """Build a network for a data set.
+
+    Args:
+        name: Its name.
+        data: The data set, from whose training images the network takes its input's mean and
+            standard deviation, per channel.
+        key: Key of its initial parameters.
+
+    Returns:
+        The network.
+    """
+    height, width, channels = data.train_images.shape[1:]
+    model = build_model(name, (height, width, channels), data.num_classes, key)
+    graphdef, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    mean, scale = _pixel_statistics(data.train_images)
+
+    def apply(train: bool) -> Apply:
+        def forward(
+            params: chex.ArrayTree, batch_stats: chex.ArrayTree, images: jax.Array
+        ) -> tuple[jax.Array, chex.ArrayTree]:
+            # Pure dicts make new variables, so that a trace never writes into an outer one's.
+            network = nnx.merge(graphdef, params, batch_stats)
+            logits = network((images.astype(jnp.float32) - mean) * scale, train=train)
+            return logits, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
+
+        return forward
+
+    return Network(
+        nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats), apply(True), apply(False)
+    )
+
+
+def loss_and_outcome(
+    apply: Apply, params: chex.ArrayTree, batch_stats: chex.ArrayTree, batch: Batch
+) -> tuple[jax.Array, Outcome]:
+    """Mean cross-entropy of a batch, with its accuracy and the new batch statistics."""
+    logits, batch_stats = apply(params, batch_stats, batch.images)
+    losses, hits = per_image(logits, batch.labels)
+    return losses.mean(), Outcome(hits.mean(), batch_stats)
+
+
+def per_image(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Cross-entropy of each image, and 1 where its class is found, else 0."""
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return losses, (logits.argmax(-1) == labels).astype(jnp.float32)
+
+
+def _pixel_statistics(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and reciprocal standard deviation of each channel."""
+    flat = images.reshape(-1, images.shape[-1])
+    mean, deviation = flat.mean(axis=0, dtype=np.float64), flat.std(axis=0, dtype=np.float64)
+    return mean.astype(np.float32), (1 / np.maximum(deviation, 1e-6)).astype(np.float32)

@@ -1,0 +1,162 @@
+"""The files of a run: config.json, metrics.jsonl, result.json, curves.png.
+
+Every file is written beside its place and then moved there, so that a reader, or a run that was
+killed, never sees half of one.
+"""
+
+import json
+import math
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.config import ResolvedConfig
+from experiments.errors import UserError
+
+_PACKAGES = ("jax", "jaxlib", "optax", "flax", "xsam_jax")
+# Where a run lies and where it read from do not make it another run.
+_PLACES = ("out", "data_dir")
+
+
+class EpochMetrics(NamedTuple):
+    """A line of metrics.jsonl.
+
+    Attributes:
+        epoch: Counted from 1.
+        train_loss: Mean over the epoch's steps, at the parameters before each step, augmented.
+        train_accuracy: The same, percent.
+        test_loss: After the epoch.
+        test_accuracy: After the epoch, percent.
+        lambda_max: Largest Hessian eigenvalue on the fixed training subset, None where not
+            measured.
+        angle: Degrees between SAM's second gradient and its eigenvector, None where not measured.
+        seconds: Wall time of the epoch, its evaluation and compilation included.
+    """
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    lambda_max: float | None
+    angle: float | None
+    seconds: float
+
+
+class Result(NamedTuple):
+    """What result.json holds: the state at the end of a run.
+
+    Attributes:
+        test_accuracy: Percent.
+        test_loss: Mean cross-entropy on the test set.
+        train_loss: Mean over the last epoch.
+        lambda_max: Largest Hessian eigenvalue on the fixed training subset, None if not measured.
+        seconds: Wall time of the whole run.
+        steps: Optimizer steps taken.
+        method: Name of the method.
+        model: Name of the network.
+        dataset: Name of the data set.
+        seed: Seed of the run.
+        versions: Versions of Python and of the packages that computed it.
+    """
+
+    test_accuracy: float
+    test_loss: float
+    train_loss: float
+    lambda_max: float | None
+    seconds: float
+    steps: int
+    method: str
+    model: str
+    dataset: str
+    seed: int
+    versions: dict[str, str]
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result depends on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def open_run(config: ResolvedConfig) -> None:
+    """Make the run's directory and write config.json.
+
+    Args:
+        config: The run's configuration.
+
+    Raises:
+        UserError: The directory cannot be written, or holds the finished run of another
+            configuration or a config.json that no run wrote.
+    """
+    out = config.out
+    try:
+        _refuse_other_run(config)
+        out.mkdir(parents=True, exist_ok=True)
+        # From here on the directory holds an unfinished run, whatever it held before.
+        for name in ("result.json", "metrics.jsonl", "curves.png"):
+            (out / name).unlink(missing_ok=True)
+        _write_json(out / "config.json", config.to_json())
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be written: {error.strerror}.") from None
+
+
+def _refuse_other_run(config: ResolvedConfig) -> None:
+    file = config.out / "config.json"
+    if not file.exists():
+        return
+    mine = _identity(config.to_json())
+    try:
+        theirs = _identity(json.loads(file.read_text()))
+    except (ValueError, AttributeError):
+        theirs = {}
+    if theirs.keys() != mine.keys():
+        raise UserError(f"--out {config.out} holds a config.json of another program or version.")
+    if (config.out / "result.json").exists() and theirs != mine:
+        differing = [name for name in mine if mine[name] != theirs[name]]
+        raise UserError(
+            f"--out {config.out} holds a finished run with other values of "
+            f"{', '.join(differing)}: name another directory."
+        )
+
+
+def _identity(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name not in _PLACES}
+
+
+def write_metrics(out: Path, epochs: Sequence[EpochMetrics]) -> None:
+    """Write metrics.jsonl."""
+    lines = [json.dumps(_finite(epoch._asdict())) for epoch in epochs]
+    write_atomically(out / "metrics.jsonl", "".join(line + "\n" for line in lines).encode())
+
+
+def write_result(out: Path, result: Result) -> None:
+    """Write result.json, the mark of a finished run."""
+    _write_json(out / "result.json", _finite(result._asdict()))
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """Replace a file as a whole."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(file)
+
+
+def _write_json(file: Path, value: dict[str, Any]) -> None:
+    write_atomically(file, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def _finite(fields: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN and no infinity: a training that diverged has null there."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in fields.items()
+    }

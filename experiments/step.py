@@ -1,0 +1,176 @@
+"""Training steps, many of them per dispatch."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from experiments.augment import augmented
+from experiments.batches import epoch_order, steps_per_epoch
+from experiments.network import Apply, Batch, loss_and_outcome
+from xsam_jax import channels_last
+
+
+class TrainState(NamedTuple):
+    """All that changes in training, and so all that a checkpoint must hold.
+
+    Attributes:
+        step: Steps taken, int32.
+        params: Parameters.
+        batch_stats: Running statistics of BatchNorm.
+        opt_state: State of the method and its base optimizer.
+    """
+
+    step: jax.Array
+    params: chex.ArrayTree
+    batch_stats: chex.ArrayTree
+    opt_state: optax.OptState
+
+
+class StepMetrics(NamedTuple):
+    """Loss and accuracy in [0, 1] of each step of one epoch, from the pass at w itself."""
+
+    loss: jax.Array
+    accuracy: jax.Array
+
+
+# (state, metrics of the epoch so far, training data, step to stop before) -> state, metrics
+RunChunk = Callable[[TrainState, StepMetrics, Batch, int], tuple[TrainState, StepMetrics]]
+
+
+def train_step(
+    apply: Apply,
+    tx: optax.GradientTransformationExtraArgs,
+    state: TrainState,
+    batch: Batch,
+) -> tuple[TrainState, jax.Array, jax.Array]:
+    """One step of a method on one batch.
+
+    Every pass starts from the same batch statistics, and only the pass at w itself, whose gradient
+    the method is given, advances them.
+
+    Args:
+        apply: The network's forward pass in training.
+        tx: The method.
+        state: State before the step.
+        batch: The batch, augmented.
+
+    Returns:
+        State after the step; loss and accuracy at the parameters before it.
+    """
+    loss_fn = partial(loss_and_outcome, apply, batch_stats=state.batch_stats, batch=batch)
+    (loss, outcome), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+
+    def grad_fn(params: chex.ArrayTree) -> chex.ArrayTree:
+        return jax.grad(loss_fn, has_aux=True)(params)[0]
+
+    updates, opt_state = tx.update(grads, state.opt_state, state.params, grad_fn=grad_fn)
+    params = optax.apply_updates(state.params, updates)
+    after = TrainState(state.step + 1, params, outcome.batch_stats, opt_state)
+    return after, loss, outcome.accuracy
+
+
+def make_run_chunk(
+    apply: Apply,
+    tx: optax.GradientTransformationExtraArgs,
+    *,
+    seed: int,
+    batch_size: int,
+    crop_padding: int,
+    flip: bool,
+) -> RunChunk:
+    """Compile a function that takes any number of steps within one epoch.
+
+    Batches and augmentation depend on the seed and on ``state.step`` alone, so neither the length
+    of the chunks nor an interruption changes a run.
+
+    Args:
+        apply: The network's forward pass in training.
+        tx: The method.
+        seed: Seed of the run.
+        batch_size: Images per step.
+        crop_padding: See `augmented`.
+        flip: See `augmented`.
+
+    Returns:
+        The function. It donates the state and the metrics that it is given.
+    """
+    order_key, augment_key = jax.random.split(jax.random.key(seed))
+
+    # Loops slow a CPU's convolutions down unless they are laid out for it.
+    @channels_last
+    def step(state: TrainState, data: Batch, indices: jax.Array) -> tuple[TrainState, StepMetrics]:
+        key = jax.random.fold_in(augment_key, state.step)
+        images = augmented(data.images, indices, key, crop_padding=crop_padding, flip=flip)
+        batch = Batch(images, data.labels[indices])
+        state, loss, accuracy = train_step(apply, tx, state, batch)
+        return state, StepMetrics(loss, accuracy)
+
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def run_chunk(
+        state: TrainState, metrics: StepMetrics, data: Batch, stop: int
+    ) -> tuple[TrainState, StepMetrics]:
+        num_images = len(data.images)
+        steps = steps_per_epoch(num_images, batch_size)
+        first = state.step - state.step % steps
+        epoch_key = jax.random.fold_in(order_key, first // steps)
+        order = epoch_order(epoch_key, num_images, batch_size)
+
+        def body(
+            i: jax.Array, carry: tuple[TrainState, StepMetrics]
+        ) -> tuple[TrainState, StepMetrics]:
+            state, metrics = carry
+            state, new = step(state, data, order[i - first])
+            return state, jax.tree.map(lambda all_, x: all_.at[i - first].set(x), metrics, new)
+
+        return jax.lax.fori_loop(state.step, stop, body, (state, metrics))
+
+    return run_chunk
+
+
+def empty_metrics(steps: int) -> StepMetrics:
+    """Metrics of an epoch of ``steps`` steps, of which none was taken yet."""
+    return StepMetrics(jnp.zeros(steps), jnp.zeros(steps))
+
+
+def take_steps(
+    run_chunk: RunChunk,
+    state: TrainState,
+    metrics: StepMetrics,
+    data: Batch,
+    stop: int,
+    *,
+    on_chunk: Callable[[TrainState, StepMetrics], None] | None = None,
+    seconds: float = 0.5,
+) -> tuple[TrainState, StepMetrics]:
+    """Take the steps up to ``stop``, in one dispatch or in chunks to look in between.
+
+    Args:
+        run_chunk: From `make_run_chunk`.
+        state: State before; donated.
+        metrics: Metrics of the epoch; donated.
+        data: Training data.
+        stop: Step to stop before, within the same epoch.
+        on_chunk: Called after each chunk; it must have waited for its arguments when it returns.
+        seconds: About how long a chunk shall take.
+
+    Returns:
+        State and metrics after.
+    """
+    if on_chunk is None:
+        return run_chunk(state, metrics, data, stop)
+    step, chunk = int(state.step), 1
+    while step < stop:
+        started = time.perf_counter()
+        chunk = min(chunk, stop - step)
+        step += chunk
+        state, metrics = run_chunk(state, metrics, data, step)
+        on_chunk(state, metrics)
+        # The first chunk, with its compilation, takes one step, and so does the one after it.
+        chunk = max(1, round(chunk * seconds / (time.perf_counter() - started)))
+    return state, metrics
