@@ -1,0 +1,1 @@
+"""Tests of xsam_jax; they mirror its modules."""

@@ -29,19 +29,55 @@ def transformation(method: str) -> optax.GradientTransformationExtraArgs:
             return xsam_jax.sam(h["rho"])
         case "asam":
             return xsam_jax.sam(h["rho"], adaptive=True)
+        case "gsam":
+            return xsam_jax.gsam(h["rho"], h["alpha"])
+        case "gsam_sched":
+            radii = jnp.asarray(problem_a.arrays()["gsam_sched/sgd/rho_t"])
+            return xsam_jax.gsam(lambda count: radii[count], h["alpha"])
+        case "fsam":
+            return xsam_jax.friendly_sam(h["rho"], h["sigma"], h["lmbda"])
+        case "wsam_coupled":
+            return xsam_jax.wsam(h["rho"], h["gamma"])
+        case "eigen_sam_t0":
+            tracker = xsam_jax.power_iteration(
+                h["freq"], h["q"], warm_start=True, start=problem_a.tree("v0")
+            )
+            return xsam_jax.eigen_sam(h["rho"], h["alpha"], eigenvector=tracker)
         case _:
             return _x_sam(method)
+
+
+def optimizer(method: str, base: str) -> optax.GradientTransformationExtraArgs:
+    h = problem_a.hyperparameters(method)
+    if method == "wsam":
+        return xsam_jax.wsam_decoupled(problem_a.base(base, h["lr"]), h["lr"], h["rho"], h["gamma"])
+    learning_rate = h.get("lr")
+    if method == "gsam_sched":
+        rates = jnp.asarray(problem_a.arrays()["gsam_sched/sgd/lr_t"])
+        learning_rate = lambda count: rates[count]  # noqa: E731
+    return optax.chain(transformation(method), problem_a.base(base, learning_rate))
 
 
 @pytest.mark.parametrize("base", ["sgd", "sgdm"])
 @pytest.mark.parametrize(
     "method",
-    ["sam", "asam", "xsam", "xsam_projector", "xsam_unnorm", "xsam_projector_unnorm"],
+    [
+        "sam",
+        "asam",
+        "gsam",
+        "gsam_sched",
+        "wsam",
+        "wsam_coupled",
+        "fsam",
+        "eigen_sam_t0",
+        "xsam",
+        "xsam_projector",
+        "xsam_unnorm",
+        "xsam_projector_unnorm",
+    ],
 )
 def test_trajectory(method: str, base: str) -> None:
-    h = problem_a.hyperparameters(method)
-    tx = optax.chain(transformation(method), problem_a.base(base, h["lr"]))
-    trajectory, _ = problem_a.run(tx)
+    trajectory, _ = problem_a.run(optimizer(method, base))
     expected = problem_a.tree(f"{method}/{base}/params")
     chex.assert_trees_all_close(
         trajectory, jax.tree.map(lambda leaf: leaf[1:], expected), rtol=0, atol=1e-9
@@ -55,13 +91,11 @@ def test_refreshed_eigenvectors(method: str) -> None:
     _, (state, *_) = problem_a.run(tx)
     steps = problem_a.arrays()[f"{method}/sgdm/eig_step"]
     np.testing.assert_array_equal(steps, np.arange(0, problem_a.STEPS, h["p"]))
-    for offset in range(int(h["p"])):  # it stands still between refreshes
-        chex.assert_trees_all_close(
-            jax.tree.map(lambda leaf: leaf[steps + offset], state.eigenvector),
-            problem_a.tree(f"{method}/sgdm/eigvec"),
-            rtol=0,
-            atol=1e-9,
-        )
+    # It stands still between refreshes.
+    expected = jax.tree.map(
+        lambda leaf: jnp.repeat(leaf, h["p"], axis=0), problem_a.tree(f"{method}/sgdm/eigvec")
+    )
+    chex.assert_trees_all_close(state.eigenvector, expected, rtol=0, atol=1e-9)
 
 
 def test_alignment_is_the_cosine_with_the_perturbed_gradient() -> None:

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import chex
-import jax
 import jax.numpy as jnp
 
+from xsam_jax import _linalg
 from xsam_jax._two_gradients import Ascent, Descent
 
 
@@ -37,8 +37,4 @@ class Tracker(NamedTuple):
 
 def unknown(params: chex.ArrayTree) -> Eigenpair:
     """The pair before the first refresh: a zero vector, which corrects nothing."""
-
-    def zeros(leaf: chex.Array) -> chex.Array:
-        return jnp.zeros_like(leaf, jnp.float64 if leaf.dtype == jnp.float64 else jnp.float32)
-
-    return Eigenpair(jax.tree.map(zeros, params), jnp.zeros([], jnp.float32))
+    return Eigenpair(_linalg.zeros_like(params), jnp.zeros([], jnp.float32))

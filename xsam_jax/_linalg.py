@@ -28,6 +28,11 @@ def cast_like(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
     return jax.tree.map(lambda leaf, target: leaf.astype(target.dtype), tree, like)
 
 
+def zeros_like(params: chex.ArrayTree) -> chex.ArrayTree:
+    """Zeros for statistics of every parameter: float64 for float64 parameters, else float32."""
+    return jax.tree.map(lambda leaf: jnp.zeros_like(leaf, statistics_dtype(leaf)), params)
+
+
 def vdot(a: chex.ArrayTree, b: chex.ArrayTree) -> chex.Array:
     """Inner product over all leaves, a scalar of the statistics' dtype."""
     dtype = statistics_dtype(a, b)

@@ -1,23 +1,10 @@
 """SAM and ASAM."""
 
-from typing import NamedTuple
-
 import chex
-import jax.numpy as jnp
 import optax
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._two_gradients import Ascent, AxisName, Descent, two_gradients
-
-
-class SAMState(NamedTuple):
-    """State of `sam`.
-
-    Attributes:
-      count: steps taken, int32[].
-    """
-
-    count: chex.Array
+from xsam_jax._two_gradients import Ascent, AxisName, SAMState, sam_ascent, two_gradients
 
 
 def sam(
@@ -59,17 +46,9 @@ def sam(
     radius = _checks.schedule("rho", rho)
     _checks.boolean("adaptive", adaptive)
 
-    def init(params: chex.ArrayTree) -> SAMState:
-        del params
-        return SAMState(count=jnp.zeros([], jnp.int32))
-
-    def ascent(step: Ascent, state: SAMState) -> tuple[chex.ArrayTree, SAMState]:
-        if not adaptive:
-            return _linalg.scale_to(radius(state.count), step.grads), state
+    def adaptive_ascent(step: Ascent, state: SAMState) -> tuple[chex.ArrayTree, SAMState]:
         stretched = _linalg.scale_to(radius(state.count), _linalg.multiply(step.params, step.grads))
         return _linalg.multiply(step.params, stretched), state
 
-    def descent(step: Descent, state: SAMState) -> tuple[chex.ArrayTree, SAMState]:
-        return step.grads_adv, state
-
-    return two_gradients(init, ascent, descent, axis_name)
+    ascent = adaptive_ascent if adaptive else sam_ascent(radius)
+    return two_gradients(ascent=ascent, axis_name=axis_name)

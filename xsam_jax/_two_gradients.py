@@ -39,10 +39,37 @@ class Descent(NamedTuple):
     extra_args: dict[str, Any]
 
 
+class SAMState(NamedTuple):
+    """State of the methods that remember nothing else: `sam`, `gsam` and `wsam`.
+
+    Attributes:
+      count: steps taken, int32[].
+    """
+
+    count: chex.Array
+
+
+def sam_init(params: chex.ArrayTree) -> SAMState:
+    """No steps taken."""
+    del params
+    return SAMState(count=jnp.zeros([], jnp.int32))
+
+
+def sam_ascent(radius: _checks.Schedule) -> Callable[[Ascent, State], tuple[Any, State]]:
+    """The perturbation ``rho * g / ||g||`` (Eq. 3)."""
+    return lambda step, state: (_linalg.scale_to(radius(state.count), step.grads), state)
+
+
+def sam_descent(step: Descent, state: State) -> tuple[chex.ArrayTree, State]:
+    """The gradient at the perturbed parameters (Eq. 4)."""
+    return step.grads_adv, state
+
+
 def two_gradients(
-    init: Callable[[chex.ArrayTree], State],
+    *,
+    init: Callable[[chex.ArrayTree], Any] = sam_init,
     ascent: Callable[[Ascent, State], tuple[chex.ArrayTree, State]],
-    descent: Callable[[Descent, State], tuple[chex.ArrayTree, State]],
+    descent: Callable[[Descent, State], tuple[chex.ArrayTree, State]] = sam_descent,
     axis_name: AxisName,
 ) -> optax.GradientTransformationExtraArgs:
     """Builds a method from its ascent and descent.

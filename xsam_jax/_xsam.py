@@ -113,4 +113,4 @@ def xsam(
         alignment = (inverse_norm * projection).astype(jnp.float32)
         return direction, state._replace(eigenvector=v, eigenvalue=value, alignment=alignment)
 
-    return two_gradients(init, ascent, descent, axis_name)
+    return two_gradients(init=init, ascent=ascent, descent=descent, axis_name=axis_name)

@@ -1,0 +1,59 @@
+"""The gradient of many batches in the memory of one."""
+
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from xsam_jax import _linalg
+from xsam_jax._convolution import channels_last
+from xsam_jax._hvp import GradFn
+
+
+def mean_grad_fn(
+    loss_fn: Callable[[chex.ArrayTree, chex.ArrayTree], chex.Array], batches: chex.ArrayTree
+) -> GradFn:
+    """The gradient of the mean loss over several batches, one after the other.
+
+    For the ``grad_fn`` of a step whose gradient is accumulated over micro-batches, and for the
+    curvature of a whole data set. Hessian-vector products through it need the memory of one batch
+    too. Batches have equal weights, so with batches of one size the mean is that of the examples.
+
+    Args:
+      loss_fn: ``(params, batch) -> scalar loss``.
+      batches: tree of arrays with a common leading axis of batches, of length >= 1.
+
+    Returns:
+      ``params -> gradient``, a tree like ``params`` with its dtypes; the sum is float32, or float64
+      for float64 parameters.
+
+    Raises:
+      TypeError: ``loss_fn`` is not a function.
+      ValueError: ``batches`` has no arrays, or leading axes that differ or are empty.
+
+    Example:
+      >>> import jax.numpy as jnp, xsam_jax
+      >>> loss_fn = lambda w, x: jnp.mean((w - x) ** 2)
+      >>> grad_fn = xsam_jax.mean_grad_fn(loss_fn, jnp.arange(6.0).reshape(3, 2))
+      >>> grad_fn(jnp.array(0.0))
+      Array(-5., dtype=float32)
+    """
+    if not callable(loss_fn):
+        raise TypeError(f"loss_fn must be a function (params, batch) -> loss, got {loss_fn!r}")
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(batches)]
+    if len({shape[:1] for shape in shapes}) != 1 or not shapes[0] or shapes[0][0] == 0:
+        raise ValueError(
+            f"batches must be arrays with a common leading axis of length >= 1, got shapes {shapes}"
+        )
+
+    def grad_fn(params: chex.ArrayTree) -> chex.ArrayTree:
+        def add(total: chex.ArrayTree, batch: chex.ArrayTree) -> tuple[chex.ArrayTree, None]:
+            grads = channels_last(jax.grad(loss_fn))(params, batch)
+            return _linalg.cast_like(_linalg.combine((1, total), (1, grads)), total), None
+
+        total, _ = lax.scan(add, _linalg.zeros_like(params), batches)
+        return _linalg.cast_like(_linalg.scale(1 / shapes[0][0], total), params)
+
+    return grad_fn

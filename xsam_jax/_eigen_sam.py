@@ -1,0 +1,86 @@
+"""Eigen-SAM."""
+
+from typing import NamedTuple
+
+import chex
+import jax.numpy as jnp
+import optax
+
+from xsam_jax import _checks, _linalg
+from xsam_jax._eigenvector import Eigenpair, Tracker, unknown
+from xsam_jax._power_iteration import power_iteration
+from xsam_jax._two_gradients import Ascent, AxisName, Descent, two_gradients
+
+
+class EigenSAMState(NamedTuple):
+    """State of `eigen_sam`; the fields are those of `XSAMState`.
+
+    Attributes:
+      count: steps taken, int32[].
+      eigenvector: tree like the parameters, float32 or float64.
+      eigenvalue: float32[].
+    """
+
+    count: chex.Array
+    eigenvector: chex.ArrayTree
+    eigenvalue: chex.Array
+
+
+def eigen_sam(
+    rho: _checks.ScalarOrSchedule = 0.05,
+    alpha: _checks.ScalarOrSchedule = 0.2,
+    *,
+    eigenvector: Tracker = power_iteration(warm_start=True),
+    axis_name: AxisName = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Eigen-SAM: SAM whose perturbation leans towards the dominant eigenvector.
+
+    With ``v`` the eigenvector and ``u = g / ||g||`` the perturbation is::
+
+        e = rho * (u + alpha * sign(<g, v>) * (v - <u, v> * u))
+
+    and the direction the gradient at ``w + e``. As in the reference code, ``e`` is not normalised
+    again: its length is ``rho * sqrt(1 + alpha**2 * (1 - <u, v>**2))``.
+
+    Args:
+      rho: radius of the perturbation, >= 0, or a schedule ``count -> radius``.
+      alpha: weight of the eigenvector, >= 0, or a schedule.
+      eigenvector: tracker of the eigenvector. Its first refresh is at the first step. (The
+        reference code has none until step ``every``, and perturbs by ``rho * g`` until then, not
+        normalised: we take that for an oversight.)
+      axis_name: name of a `jax.shard_map` axis to average gradients and Hessian products over.
+
+    Returns:
+      A transformation with ``update(updates, state, params, *, grad_fn, curvature_grad_fn=None)``.
+
+    Raises:
+      TypeError, ValueError: an argument that is out of its range.
+
+    Example:
+      >>> import optax, xsam_jax
+      >>> tx = optax.chain(xsam_jax.eigen_sam(rho=0.05, alpha=0.2), optax.sgd(0.1, momentum=0.9))
+
+    References:
+      Luo et al., `Explicit Eigenvalue Regularization Improves Sharpness-Aware Minimization
+      <https://arxiv.org/abs/2501.12666>`_, 2024.
+    """
+    radius = _checks.schedule("rho", rho)
+    weight = _checks.schedule("alpha", alpha)
+    _checks.instance("eigenvector", eigenvector, Tracker, "power_iteration() or oja()")
+
+    def init(params: chex.ArrayTree) -> EigenSAMState:
+        return EigenSAMState(jnp.zeros([], jnp.int32), *unknown(params))
+
+    def ascent(step: Ascent, state: EigenSAMState) -> tuple[chex.ArrayTree, EigenSAMState]:
+        pair = eigenvector.before(step, Eigenpair(state.eigenvector, state.eigenvalue), state.count)
+        u = _linalg.scale_to(1, step.grads)
+        along = _linalg.vdot(u, pair.vector)
+        lean = jnp.asarray(weight(state.count), along.dtype) * jnp.sign(along)
+        direction = _linalg.combine((1 - lean * along, u), (lean, pair.vector))
+        return _linalg.scale(radius(state.count), direction), EigenSAMState(state.count, *pair)
+
+    def descent(step: Descent, state: EigenSAMState) -> tuple[chex.ArrayTree, EigenSAMState]:
+        pair = eigenvector.after(step, Eigenpair(state.eigenvector, state.eigenvalue))
+        return step.grads_adv, EigenSAMState(state.count, *pair)
+
+    return two_gradients(init=init, ascent=ascent, descent=descent, axis_name=axis_name)

@@ -1,0 +1,74 @@
+"""F-SAM, friendly SAM."""
+
+from typing import NamedTuple
+
+import chex
+import jax.numpy as jnp
+import optax
+
+from xsam_jax import _checks, _linalg
+from xsam_jax._two_gradients import Ascent, AxisName, two_gradients
+
+
+class FriendlySAMState(NamedTuple):
+    """State of `friendly_sam`.
+
+    Attributes:
+      count: steps taken, int32[].
+      mean: exponential moving average of the gradients, a tree like the parameters; float32, or
+        float64 for float64 parameters.
+    """
+
+    count: chex.Array
+    mean: chex.ArrayTree
+
+
+def friendly_sam(
+    rho: _checks.ScalarOrSchedule = 0.05,
+    sigma: _checks.ScalarOrSchedule = 1.0,
+    decay: float = 0.9,
+    *,
+    axis_name: AxisName = None,
+) -> optax.GradientTransformationExtraArgs:
+    """F-SAM: SAM perturbed along the mini-batch's own noise, without the full gradient.
+
+    With ``m`` the moving average of the gradients of the steps before, which stands for the full
+    gradient, the perturbation is ``rho * n / ||n||``, ``n = g - sigma * m``; then
+    ``m <- decay * m + (1 - decay) * g``. The first step has no ``m``: it is SAM's and sets
+    ``m = g``. The direction is the gradient at the perturbed parameters.
+
+    Args:
+      rho: radius of the perturbation, >= 0, or a schedule ``count -> radius``.
+      sigma: share of the average that is taken away, >= 0, or a schedule; 0 is SAM.
+      decay: decay of the average (lambda in the paper), in [0, 1].
+      axis_name: name of a `jax.shard_map` axis to average gradients over.
+
+    Returns:
+      A transformation with ``update(updates, state, params, *, grad_fn)``.
+
+    Raises:
+      TypeError, ValueError: an argument that is out of its range.
+
+    Example:
+      >>> import optax, xsam_jax
+      >>> tx = optax.chain(xsam_jax.friendly_sam(rho=0.05), optax.sgd(0.1, momentum=0.9))
+
+    References:
+      Li et al., `Friendly Sharpness-Aware Minimization <https://arxiv.org/abs/2403.12350>`_, 2024.
+      The average is taken before the step's own gradient enters it, as in the reference code.
+    """
+    radius = _checks.schedule("rho", rho)
+    share = _checks.schedule("sigma", sigma)
+    _checks.number("decay", decay, low=0.0, high=1.0)
+
+    def init(params: chex.ArrayTree) -> FriendlySAMState:
+        return FriendlySAMState(jnp.zeros([], jnp.int32), _linalg.zeros_like(params))
+
+    def ascent(step: Ascent, state: FriendlySAMState) -> tuple[chex.ArrayTree, FriendlySAMState]:
+        noise = _linalg.combine((1, step.grads), (-share(state.count), state.mean))
+        kept = jnp.where(state.count == 0, 0, decay)
+        mean = _linalg.combine((kept, state.mean), (1 - kept, step.grads))
+        mean = _linalg.cast_like(mean, state.mean)
+        return _linalg.scale_to(radius(state.count), noise), state._replace(mean=mean)
+
+    return two_gradients(init=init, ascent=ascent, axis_name=axis_name)

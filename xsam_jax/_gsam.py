@@ -1,0 +1,54 @@
+"""GSAM."""
+
+import chex
+import optax
+
+from xsam_jax import _checks, _linalg
+from xsam_jax._two_gradients import AxisName, Descent, SAMState, sam_ascent, two_gradients
+
+
+def gsam(
+    rho: _checks.ScalarOrSchedule = 0.05,
+    alpha: _checks.ScalarOrSchedule = 0.4,
+    *,
+    axis_name: AxisName = None,
+) -> optax.GradientTransformationExtraArgs:
+    """GSAM: lessens the perturbed loss and the surrogate gap between it and the loss.
+
+    With ``g_adv`` the gradient at ``w + rho * g / ||g||``, the part of ``g`` that is orthogonal to
+    ``g_adv`` changes the loss but not the perturbed loss, and is taken away::
+
+        d = g_adv - alpha * (g - <g, g_adv> / ||g_adv||**2 * g_adv)
+
+    Args:
+      rho: radius of the perturbation, >= 0, or a schedule ``count -> radius``. The GSAM paper
+        shrinks it with the learning rate: give both the same schedule. (Its reference code lets
+        the learning rate lag the radius by one step; the two schedules here count alike.)
+      alpha: weight of the orthogonal part, >= 0, or a schedule.
+      axis_name: name of a `jax.shard_map` axis to average gradients over.
+
+    Returns:
+      A transformation with ``update(updates, state, params, *, grad_fn)``.
+
+    Raises:
+      TypeError, ValueError: an argument that is out of its range.
+
+    Example:
+      >>> import optax, xsam_jax
+      >>> schedule = optax.cosine_decay_schedule(0.1, decay_steps=1000)
+      >>> tx = optax.chain(xsam_jax.gsam(rho=schedule, alpha=0.4), optax.sgd(schedule))
+
+    References:
+      Zhuang et al., `Surrogate Gap Minimization Improves Sharpness-Aware Training
+      <https://arxiv.org/abs/2203.08065>`_, 2022.
+    """
+    radius = _checks.schedule("rho", rho)
+    weight = _checks.schedule("alpha", alpha)
+
+    def descent(step: Descent, state: SAMState) -> tuple[chex.ArrayTree, SAMState]:
+        g, g_adv = step.grads, step.grads_adv
+        parallel = _linalg.vdot(g, g_adv) * _linalg.reciprocal(_linalg.vdot(g_adv, g_adv))
+        orthogonal = _linalg.combine((1, g), (-parallel, g_adv))
+        return _linalg.combine((1, g_adv), (-weight(state.count), orthogonal)), state
+
+    return two_gradients(ascent=sam_ascent(radius), descent=descent, axis_name=axis_name)

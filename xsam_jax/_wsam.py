@@ -1,0 +1,121 @@
+"""WSAM, coupled with the base optimizer and decoupled from it."""
+
+from typing import NamedTuple
+
+import chex
+import jax.numpy as jnp
+import optax
+
+from xsam_jax import _checks, _linalg
+from xsam_jax._two_gradients import AxisName, Descent, SAMState, sam_ascent, two_gradients
+
+
+class WSAMDecoupledState(NamedTuple):
+    """State of `wsam_decoupled`.
+
+    Attributes:
+      count: steps taken, int32[].
+      base: state of the base optimizer.
+    """
+
+    count: chex.Array
+    base: chex.ArrayTree
+
+
+def wsam(
+    rho: _checks.ScalarOrSchedule = 0.05, gamma: float = 0.9, *, axis_name: AxisName = None
+) -> optax.GradientTransformationExtraArgs:
+    """WSAM: the loss plus a weighted sharpness, the rise of the loss within the ball.
+
+    With ``g_adv`` the gradient at ``w + rho * g / ||g||`` and ``a = gamma / (1 - gamma)`` the
+    direction is ``a * g_adv + (1 - a) * g``; ``gamma = 1/2`` is SAM, ``gamma = 0`` the base
+    optimizer. This is the reference code's ``decouple=False``: the base optimizer sees the sum.
+
+    Args:
+      rho: radius of the perturbation, >= 0, or a schedule ``count -> radius``.
+      gamma: weight of the sharpness, in [0, 1).
+      axis_name: name of a `jax.shard_map` axis to average gradients over.
+
+    Returns:
+      A transformation with ``update(updates, state, params, *, grad_fn)``.
+
+    Raises:
+      TypeError, ValueError: an argument that is out of its range.
+
+    Example:
+      >>> import optax, xsam_jax
+      >>> tx = optax.chain(xsam_jax.wsam(rho=0.05, gamma=0.9), optax.adamw(1e-3))
+
+    References:
+      Yue et al., `Sharpness-Aware Minimization Revisited: Weighted Sharpness as a Regularization
+      Term <https://arxiv.org/abs/2305.15817>`_, 2023.
+    """
+    radius = _checks.schedule("rho", rho)
+    sharpness = _sharpness_weight(gamma)
+
+    def descent(step: Descent, state: SAMState) -> tuple[chex.ArrayTree, SAMState]:
+        return _linalg.combine((sharpness, step.grads_adv), (1 - sharpness, step.grads)), state
+
+    return two_gradients(ascent=sam_ascent(radius), descent=descent, axis_name=axis_name)
+
+
+def wsam_decoupled(
+    base: optax.GradientTransformation,
+    learning_rate: optax.ScalarOrSchedule,
+    rho: _checks.ScalarOrSchedule = 0.05,
+    gamma: float = 0.9,
+    *,
+    axis_name: AxisName = None,
+) -> optax.GradientTransformationExtraArgs:
+    """WSAM whose sharpness term is a plain gradient step beside the base optimizer.
+
+    The base optimizer, with its momentum and decay, sees only ``g``; the sharpness term gets none
+    of them: ``update = base(g) - learning_rate * a * (g_adv - g)``, ``a = gamma / (1 - gamma)``.
+    This is the form of the WSAM paper and its reference code's default.
+
+    Args:
+      base: the base optimizer, complete with its learning rate.
+      learning_rate: that of the sharpness term, >= 0, or a schedule; usually the base optimizer's.
+      rho: radius of the perturbation, >= 0, or a schedule ``count -> radius``.
+      gamma: weight of the sharpness, in [0, 1).
+      axis_name: name of a `jax.shard_map` axis to average gradients over.
+
+    Returns:
+      A whole optimizer with ``update(updates, state, params, *, grad_fn, **extra_args)``; extra
+      arguments go to the base optimizer.
+
+    Raises:
+      TypeError, ValueError: an argument that is out of its range.
+
+    Example:
+      >>> import optax, xsam_jax
+      >>> tx = xsam_jax.wsam_decoupled(optax.sgd(0.1, momentum=0.9), learning_rate=0.1)
+
+    References:
+      Yue et al., 2023, Algorithm 1; see `wsam`.
+    """
+    _checks.instance("base", base, optax.GradientTransformation, "an optax transformation")
+    base = optax.with_extra_args_support(base)
+    rate = _checks.schedule("learning_rate", learning_rate)
+    radius = _checks.schedule("rho", rho)
+    sharpness = _sharpness_weight(gamma)
+
+    def init(params: chex.ArrayTree) -> WSAMDecoupledState:
+        return WSAMDecoupledState(count=jnp.zeros([], jnp.int32), base=base.init(params))
+
+    def descent(
+        step: Descent, state: WSAMDecoupledState
+    ) -> tuple[chex.ArrayTree, WSAMDecoupledState]:
+        updates, base_state = base.update(step.grads, state.base, step.params, **step.extra_args)
+        size = sharpness * rate(state.count)
+        update = _linalg.combine((1, updates), (-size, step.grads_adv), (size, step.grads))
+        return update, state._replace(base=base_state)
+
+    return two_gradients(init=init, ascent=sam_ascent(radius), descent=descent, axis_name=axis_name)
+
+
+def _sharpness_weight(gamma: float) -> float:
+    _checks.number("gamma", gamma, low=0.0, high=1.0)
+    if gamma == 1:
+        raise ValueError(f"gamma must be a number in [0, 1), got {gamma!r}")
+    return gamma / (1 - gamma)
