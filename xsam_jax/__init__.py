@@ -8,6 +8,7 @@ from xsam_jax._eigen_sam import eigen_sam as eigen_sam
 from xsam_jax._friendly_sam import FriendlySAMState as FriendlySAMState
 from xsam_jax._friendly_sam import friendly_sam as friendly_sam
 from xsam_jax._gsam import gsam as gsam
+from xsam_jax._masking import masked_grad_fn as masked_grad_fn
 from xsam_jax._oja import oja as oja
 from xsam_jax._power_iteration import power_iteration as power_iteration
 from xsam_jax._sam import sam as sam

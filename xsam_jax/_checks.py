@@ -78,9 +78,9 @@ def choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
 def real(name: str, tree: Any) -> None:
     """Raises unless all leaves of ``tree`` are real floating-point arrays."""
     for path, leaf in jax.tree.leaves_with_path(tree):
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+        if not (hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)):
             raise TypeError(
-                f"{name} must be real floating-point arrays, got {jnp.result_type(leaf)} at "
+                f"{name} must be real floating-point arrays, got {jax.typeof(leaf)} at "
                 f"{jax.tree_util.keystr(path) or 'the root'}: leave such leaves out (optax.masked)"
             )
 

@@ -16,6 +16,7 @@ from jax import lax
 from xsam_jax import _checks, _linalg
 from xsam_jax._convolution import channels_last
 from xsam_jax._hvp import GradFn, hvp
+from xsam_jax._masking import MASKED_NOTE, has_masked
 
 State = TypeVar("State", bound=tuple[Any, ...])
 AxisName = str | tuple[str, ...] | None
@@ -81,9 +82,8 @@ def two_gradients(
       axis_name: gradients and Hessian products are averaged over this axis of `jax.shard_map`.
 
     Returns:
-      A transformation whose state is unchanged but for ``count`` by a step in which either gradient
-      is not finite. The direction of such a step is not finite either, for
-      `optax.apply_if_finite` to see.
+      A transformation. A step in which the norm of either gradient is not finite leaves its state
+      as it was but for ``count``, and its direction is NaN, for `optax.apply_if_finite` to see.
     """
 
     def update(
@@ -114,6 +114,7 @@ def two_gradients(
         )
 
         finite = jnp.isfinite(_linalg.vdot(grads, grads) + _linalg.vdot(grads_adv, grads_adv))
+        direction = _linalg.scale(jnp.where(finite, 1, jnp.nan), direction)
         new_state = _linalg.select(finite, new_state, state)
         return (
             _linalg.cast_like(direction, updates),
@@ -134,8 +135,13 @@ def _averaged(
         )
 
     def averaged(at: chex.ArrayTree) -> chex.ArrayTree:
-        grads = grad_fn(at)
-        _checks.same_tree(f"the result of {name}", grads, params)
+        try:
+            grads = grad_fn(at)
+            _checks.same_tree(f"the result of {name}", grads, params)
+        except Exception as error:
+            if has_masked(params):
+                error.add_note(MASKED_NOTE)
+            raise
         return _mean(grads, axis_name)
 
     return averaged
