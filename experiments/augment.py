@@ -27,11 +27,11 @@ def augmented(
     height, width = images.shape[1:3]
     crop_key, flip_key = jax.random.split(key)
     crops = jax.random.randint(
-        crop_key, (2, len(indices), 1), -crop_padding, crop_padding + 1, dtype=jnp.int32
-    )
+        crop_key, (2 * len(indices),), -crop_padding, crop_padding + 1
+    ).reshape(2, -1, 1)
     rows, columns = jnp.arange(height) + crops[0], jnp.arange(width) + crops[1]
     if flip:
-        mirrored = jax.random.bernoulli(flip_key, shape=(len(indices), 1))
+        mirrored = jax.random.bernoulli(flip_key, shape=(len(indices),))[:, None]
         columns = jnp.where(mirrored, columns[:, ::-1], columns)
     # A negative index would count from the end; past the end lies the padding on every side.
     rows = jnp.where(rows < 0, height, rows)

@@ -48,17 +48,30 @@ def build_network(name: ModelName, data: Dataset, key: jax.Array) -> Network:
 
     Args:
         name: Its name.
-        data: The data set, from whose training images the network takes its input's mean and
-            standard deviation, per channel.
+        data: The data set.
         key: Key of its initial parameters.
 
     Returns:
         The network.
     """
-    height, width, channels = data.train_images.shape[1:]
+    height, width, channels = map(int, data.train_images.shape[1:])
     model = build_model(name, (height, width, channels), data.num_classes, key)
-    graphdef, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-    mean, scale = _pixel_statistics(data.train_images)
+    return as_functions(model, data.train_images)
+
+
+def as_functions(model: nnx.Module, train_images: NDArray[np.uint8]) -> Network:
+    """Take a Flax network apart.
+
+    Args:
+        model: The network, called as ``model(images, train=...)``.
+        train_images: Images from which its input's mean and standard deviation are taken, channel
+            by channel.
+
+    Returns:
+        The same network as functions of its parameters.
+    """
+    graphdef = nnx.graphdef(model)
+    mean, scale = _pixel_statistics(train_images)
 
     def apply(train: bool) -> Apply:
         def forward(
@@ -72,7 +85,10 @@ def build_network(name: ModelName, data: Dataset, key: jax.Array) -> Network:
         return forward
 
     return Network(
-        nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats), apply(True), apply(False)
+        params=nnx.to_pure_dict(nnx.state(model, nnx.Param)),
+        batch_stats=nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)),
+        train=apply(train=True),
+        predict=apply(train=False),
     )
 
 

@@ -128,7 +128,10 @@ def make_run_chunk(
             state, new = step(state, data, order[i - first])
             return state, jax.tree.map(lambda all_, x: all_.at[i - first].set(x), metrics, new)
 
-        return jax.lax.fori_loop(state.step, stop, body, (state, metrics))
+        after: tuple[TrainState, StepMetrics] = jax.lax.fori_loop(
+            state.step, stop, body, (state, metrics)
+        )
+        return after
 
     return run_chunk
 

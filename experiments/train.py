@@ -152,10 +152,9 @@ def _report(
     if eigenvalue is None and measured:
         eigenvalue = measured[-1].lambda_max
     alignment = optax.tree.get(state.opt_state, "alignment")
+    angle = measured[-1].angle if measured else None
     if alignment is not None:
         angle = math.degrees(math.acos(min(abs(float(alignment)), 1.0)))
-    else:
-        angle = measured[-1].angle if measured else None
     return Report(
         epoch=epoch + 1,
         epochs=epochs,

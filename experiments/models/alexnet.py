@@ -6,9 +6,8 @@ The common form of the public CIFAR benchmarks (2.47 million parameters for ten 
 import jax
 from flax import nnx
 
+from experiments.models.initializers import he_normal
 from experiments.models.layers import global_pool, max_pool
-
-_HE = nnx.initializers.he_normal()
 
 
 def _conv(inputs: int, outputs: int, size: int, rngs: nnx.Rngs, *, stride: int = 1) -> nnx.Conv:
@@ -18,7 +17,7 @@ def _conv(inputs: int, outputs: int, size: int, rngs: nnx.Rngs, *, stride: int =
         (size, size),
         strides=stride,
         padding=size // 2,
-        kernel_init=_HE,
+        kernel_init=he_normal,
         rngs=rngs,
     )
 

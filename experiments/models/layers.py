@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-# Preserves the variance of the backward pass through rectified layers (He et al. 2015).
-_HE = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
+from experiments.models.initializers import he_normal
 
 
 def conv(inputs: int, outputs: int, size: int, stride: int, rngs: nnx.Rngs) -> nnx.Conv:
@@ -17,7 +16,7 @@ def conv(inputs: int, outputs: int, size: int, stride: int, rngs: nnx.Rngs) -> n
         strides=stride,
         padding=(size - 1) // 2,
         use_bias=False,
-        kernel_init=_HE,
+        kernel_init=he_normal,
         rngs=rngs,
     )
 
@@ -30,7 +29,8 @@ def batch_norm(features: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
 def max_pool(x: jax.Array) -> jax.Array:
     """Maxima of 2x2 pixels; an odd last row or column is kept."""
     window = (1, 2, 2, 1)
-    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "SAME")
+    maxima: jax.Array = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "SAME")
+    return maxima
 
 
 def global_pool(x: jax.Array) -> jax.Array:

@@ -8,13 +8,12 @@ left out, so that the loss is a deterministic function of the parameters.
 import jax
 from flax import nnx
 
+from experiments.models.initializers import glorot_uniform
 from experiments.models.layers import max_pool
-
-_GLOROT = nnx.initializers.glorot_uniform()
 
 
 def _conv(inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Conv:
-    return nnx.Conv(inputs, outputs, (3, 3), kernel_init=_GLOROT, rngs=rngs)
+    return nnx.Conv(inputs, outputs, (3, 3), kernel_init=glorot_uniform, rngs=rngs)
 
 
 class SimpleCNN(nnx.Module):
@@ -27,8 +26,8 @@ class SimpleCNN(nnx.Module):
         self.conv3 = _conv(32, 64, rngs)
         self.conv4 = _conv(64, 64, rngs)
         features = 64 * -(-height // 4) * -(-width // 4)
-        self.dense = nnx.Linear(features, 512, kernel_init=_GLOROT, rngs=rngs)
-        self.head = nnx.Linear(512, num_classes, kernel_init=_GLOROT, rngs=rngs)
+        self.dense = nnx.Linear(features, 512, kernel_init=glorot_uniform, rngs=rngs)
+        self.head = nnx.Linear(512, num_classes, kernel_init=glorot_uniform, rngs=rngs)
 
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Logits of a batch; ``train`` changes nothing here."""

@@ -1,0 +1,73 @@
+"""Mistakes of the user: one line on stderr, exit status 2, nothing written."""
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+import experiments
+from experiments.train import main
+
+
+def fails(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> str:
+    monkeypatch.setattr(sys, "argv", ["train", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out.strip() == ""
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--epochs", "0"], "--epochs must be at least 1, not 0."),
+        (["--rho", "-1"], "--rho must be"),
+        (["--batch-size", "5000"], "--batch-size must be at most the 1437 training images"),
+        (["--dataset", "fashion_mnist", "--data-dir", "."], "apt-get install"),
+    ],
+)
+def test_one_line(
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert words in fails(arguments, monkeypatch, capsys)
+    assert not any(tmp_path.iterdir())
+
+
+def test_out_that_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for out in (file, file / "below"):
+        assert "cannot be written" in fails(["--out", str(out)], monkeypatch, capsys)
+    assert file.read_text() == "mine"
+
+
+def test_unknown_method(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", "--method", "nonsense"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert "nonsense" in capsys.readouterr().err
+
+
+def test_missing_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as stopped:
+        importlib.reload(experiments)
+    assert stopped.value.code == 2
+    assert "pip install -e '.[experiments]'" in capsys.readouterr().err

@@ -1,0 +1,57 @@
+"""Defaults that depend on the method and the data set, ranges, and names."""
+
+from typing import Any, get_args
+
+import pytest
+
+from experiments.config import Method, TrainConfig, resolve
+from experiments.errors import UserError
+
+
+def test_paper_settings() -> None:
+    config = resolve(TrainConfig(dataset="fashion_mnist"))
+    assert (config.learning_rate, config.momentum, config.weight_decay) == (0.1, 0.9, 5e-5)
+    assert (config.batch_size, config.epochs, config.rho, config.alpha) == (256, 200, 0.05, 0.2)
+    assert (config.refresh_every, config.power_iters, config.warm_start) == (100, 5, False)
+
+
+def test_defaults_that_depend() -> None:
+    assert resolve(TrainConfig(method="wsam")).rho == 2
+    assert resolve(TrainConfig(method="eigen_sam")).warm_start
+    assert resolve(TrainConfig()).epochs == 30
+    outs = {str(resolve(TrainConfig(method=method)).out) for method in get_args(Method)}
+    assert len(outs) == len(get_args(Method))
+
+
+def test_what_is_given_wins() -> None:
+    config = resolve(TrainConfig(method="wsam", rho=0.0, epochs=1, curvature_every=0))
+    assert (config.rho, config.epochs, config.curvature_every) == (0.0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epochs", 0),
+        ("seed", -1),
+        ("learning_rate", 0.0),
+        ("momentum", 1.0),
+        ("weight_decay", -1e-3),
+        ("batch_size", 0),
+        ("rho", -1.0),
+        ("rho", float("nan")),
+        ("alpha", 3.0),
+        ("gsam_alpha", float("inf")),
+        ("wsam_gamma", 1.0),
+        ("fsam_sigma", -1.0),
+        ("fsam_decay", 1.5),
+        ("refresh_every", 0),
+        ("power_iters", 0),
+        ("oja_rate", 0.0),
+        ("curvature_every", -1),
+        ("curvature_samples", 0),
+        ("num_matvecs", 0),
+    ],
+)
+def test_out_of_range(field: str, value: Any) -> None:
+    with pytest.raises(UserError, match=f"^--{field.replace('_', '-')} must be .*, not "):
+        resolve(TrainConfig(**{field: value}))

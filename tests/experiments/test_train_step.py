@@ -1,0 +1,144 @@
+"""Steps, chunks of steps, evaluation and curvature of a small network with BatchNorm."""
+
+from functools import partial
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from experiments.evaluate import make_evaluate
+from experiments.network import Batch, Network, as_functions, loss_and_outcome, per_image
+from experiments.sharpness import fixed_subset, make_measure
+from experiments.step import (
+    StepMetrics,
+    TrainState,
+    empty_metrics,
+    make_run_chunk,
+    take_steps,
+    train_step,
+)
+from xsam_jax import sam
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (20, 6, 6, 1), np.uint8)
+DATA = Batch(jnp.asarray(IMAGES), jnp.asarray(RNG.integers(0, 3, 20).astype(np.int32)))
+
+
+class Small(nnx.Module):
+    def __init__(self) -> None:
+        rngs = nnx.Rngs(0)
+        self.conv = nnx.Conv(1, 4, (3, 3), strides=2, rngs=rngs)
+        self.norm = nnx.BatchNorm(4, momentum=0.9, rngs=rngs)
+        self.head = nnx.Linear(4, 3, rngs=rngs)
+
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        x = jnp.tanh(self.norm(self.conv(images), use_running_average=not train))
+        return self.head(x.mean(axis=(1, 2)))
+
+
+SGD = optax.with_extra_args_support(optax.sgd(0.1, momentum=0.9))
+SAM = optax.chain(sam(0.5), SGD)
+
+
+def start(tx: optax.GradientTransformationExtraArgs) -> tuple[Network, TrainState]:
+    network = as_functions(Small(), IMAGES)
+    state = TrainState(
+        jnp.zeros((), jnp.int32), network.params, network.batch_stats, tx.init(network.params)
+    )
+    return network, state
+
+
+def test_only_the_clean_pass_advances_the_batch_statistics() -> None:
+    network, state = start(SGD)
+    by_sgd, _, _ = jax.jit(partial(train_step, network.train, SGD))(state, DATA)
+    network, state = start(SAM)
+    by_sam, loss, accuracy = jax.jit(partial(train_step, network.train, SAM))(state, DATA)
+    jax.tree.map(np.testing.assert_array_equal, by_sam.batch_stats, by_sgd.batch_stats)
+    assert not np.array_equal(by_sam.batch_stats["norm"]["mean"], state.batch_stats["norm"]["mean"])
+    assert not np.allclose(by_sam.params["head"]["kernel"], by_sgd.params["head"]["kernel"])
+    clean, outcome = loss_and_outcome(network.train, state.params, state.batch_stats, DATA)
+    assert float(loss) == pytest.approx(float(clean), rel=1e-5)
+    assert float(accuracy) == float(outcome.accuracy)
+    assert int(by_sam.step) == 1
+
+
+def run(stops: list[int], seed: int = 0) -> tuple[TrainState, StepMetrics]:
+    network, state = start(SAM)
+    run_chunk = make_run_chunk(
+        network.train, SAM, seed=seed, batch_size=8, crop_padding=1, flip=True
+    )
+    metrics = empty_metrics(3)
+    for stop in stops:
+        state, metrics = run_chunk(state, metrics, DATA, stop)
+    return state, metrics
+
+
+def test_chunks_change_nothing() -> None:
+    whole, parts = run([3, 6]), run([1, 2, 3, 5, 6])
+    jax.tree.map(np.testing.assert_array_equal, whole, parts)
+    assert int(whole[0].step) == 6
+    assert np.all(np.asarray(whole[1].loss) > 0)
+    other, _ = run([3, 6], seed=1)
+    assert not np.allclose(other.params["conv"]["kernel"], whole[0].params["conv"]["kernel"])
+
+
+def test_steps_are_reported_as_they_are_taken() -> None:
+    network, state = start(SGD)
+    run_chunk = make_run_chunk(network.train, SGD, seed=0, batch_size=2, crop_padding=0, flip=False)
+    seen: list[int] = []
+    state, _ = take_steps(
+        run_chunk,
+        state,
+        empty_metrics(10),
+        DATA,
+        10,
+        on_chunk=lambda state, metrics: seen.append(int(state.step)),
+        seconds=1e-9,
+    )
+    assert seen == list(range(1, 11))
+    assert int(state.step) == 10
+
+
+@pytest.mark.parametrize("batch_size", [20, 7, 64])
+def test_evaluation_counts_every_image_once(batch_size: int) -> None:
+    network, state = start(SGD)
+    found = make_evaluate(network.predict, batch_size)(state.params, state.batch_stats, DATA)
+    logits, _ = network.predict(state.params, state.batch_stats, DATA.images)
+    losses, hits = per_image(logits, DATA.labels)
+    assert float(found.loss) == pytest.approx(float(losses.mean()), rel=1e-5)
+    assert float(found.accuracy) == pytest.approx(float(hits.mean()), rel=1e-6)
+
+
+def test_sharpness_against_the_dense_hessian() -> None:
+    network, state = start(SGD)
+    subset = fixed_subset(DATA, 12)
+    assert subset.labels.shape == (1, 12)
+    measure = make_measure(network.predict, num_matvecs=30)
+    found = measure(state.params, state.batch_stats, subset)
+
+    flat, unravel = jax.flatten_util.ravel_pytree(state.params)
+    batch = jax.tree.map(lambda x: x[0], subset)
+
+    def loss(flat: jax.Array) -> jax.Array:
+        return loss_and_outcome(network.predict, unravel(flat), state.batch_stats, batch)[0]
+
+    values, vectors = np.linalg.eigh(jax.jit(jax.hessian(loss))(flat))
+    assert float(found.lambda_max) == pytest.approx(values[-1], rel=1e-4)
+    grad_fn = jax.jit(jax.grad(loss))
+    grad = grad_fn(flat)
+    second = grad_fn(flat + 0.05 * grad / jnp.linalg.norm(grad))
+    cosine = abs(second @ vectors[:, -1]) / jnp.linalg.norm(second)
+    assert float(found.angle) == pytest.approx(np.degrees(np.arccos(cosine)), abs=0.1)
+
+
+def test_subset_is_fixed_and_whole_batches() -> None:
+    data = Batch(jnp.arange(700)[:, None, None, None], jnp.arange(700))
+    subset = fixed_subset(data, 600)
+    assert subset.labels.shape == (2, 256)
+    assert len(np.unique(subset.labels)) == 512
+    np.testing.assert_array_equal(subset.labels, fixed_subset(data, 600).labels)
+    assert fixed_subset(data, 5000).labels.shape == (2, 256)

@@ -1,0 +1,114 @@
+"""Whole runs on the digits: the files, the accuracy, the same numbers again."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import pytest
+
+from experiments.config import TrainConfig, resolve
+from experiments.errors import UserError
+from experiments.progress import Report
+from experiments.results import EpochMetrics, Result, write_metrics
+from experiments.train import main, train
+
+
+def metrics(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_xsam_learns_digits_and_writes_its_files(tmp_path: Path) -> None:
+    config = TrainConfig(
+        epochs=8, curvature_every=5, curvature_samples=64, num_matvecs=6, out=tmp_path / "a" / "run"
+    )
+    reports: list[Report] = []
+    result = train(config, progress=reports.append)
+    out = tmp_path / "a" / "run"
+    assert {file.name for file in out.iterdir()} == {
+        "config.json",
+        "metrics.jsonl",
+        "result.json",
+        "curves.png",
+    }
+    assert json.loads((out / "config.json").read_text()) == resolve(config).to_json()
+    assert json.loads((out / "result.json").read_text()) == result._asdict()
+    assert result.test_accuracy > 85
+    assert result.steps == 48
+    assert result.versions.keys() >= {"python", "jax", "jaxlib", "optax", "flax", "xsam_jax"}
+
+    lines = metrics(out)
+    assert all(tuple(line) == EpochMetrics._fields for line in lines)
+    assert [line["epoch"] for line in lines] == list(range(1, 9))
+    measured = [line["epoch"] for line in lines if line["lambda_max"] is not None]
+    assert measured == [5, 8]
+    assert all(0 <= line["angle"] <= 90 for line in lines if line["angle"] is not None)
+    assert lines[-1]["lambda_max"] == result.lambda_max
+    assert lines[-1]["train_loss"] < lines[0]["train_loss"] / 2
+    height, width, _ = matplotlib.image.imread(out / "curves.png").shape
+    assert min(height, width) > 500
+
+    assert [r.step for r in reports] == sorted(r.step for r in reports)
+    assert {r.epoch for r in reports} == set(range(1, 9))
+    assert any(r.step % 6 for r in reports), "the bar moves within an epoch"
+    assert reports[-1].step == reports[-1].steps == 48
+    assert reports[-1].eigenvalue is not None
+    assert reports[-1].angle is not None
+
+
+def test_same_seed_same_numbers_and_finished_runs_are_safe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "cli"
+    options = ["--method=sgd", "--epochs=2", "--curvature-every=0", "--batch-size=100", "--seed=3"]
+    monkeypatch.setattr(sys, "argv", ["train", *options, "--out", str(out)])
+    main()
+    printed = capsys.readouterr().out
+    assert str(out) in printed.replace("\n", "")
+    assert f"{json.loads((out / 'result.json').read_text())['test_accuracy']:.2f} %" in printed
+
+    config = TrainConfig(method="sgd", epochs=2, curvature_every=0, batch_size=100, seed=3)
+    again = train(TrainConfig(**{**vars(config), "out": tmp_path / "api"}))
+    assert again.lambda_max is None
+
+    def numbers(directory: Path) -> list[dict[str, Any]]:
+        return [{k: v for k, v in line.items() if k != "seconds"} for line in metrics(directory)]
+
+    assert numbers(out) == numbers(tmp_path / "api")
+
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    with pytest.raises(UserError, match="finished run with other values of seed, learning_rate"):
+        train(TrainConfig(**{**vars(config), "out": out, "seed": 4, "learning_rate": 0.2}))
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+
+
+def test_a_strange_config_is_left_alone(tmp_path: Path) -> None:
+    for content in ('{"hidden_size": 768}', "not json", "[1]"):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(UserError, match=r"config\.json of another program"):
+            train(TrainConfig(out=tmp_path))
+        assert [file.read_text() for file in tmp_path.iterdir()] == [content]
+
+
+def test_diverged_numbers_are_null(tmp_path: Path) -> None:
+    nan = float("nan")
+    write_metrics(tmp_path, [EpochMetrics(1, nan, 10.0, float("inf"), 10.0, None, None, 1.0)])
+    (line,) = metrics(tmp_path)
+    assert (line["train_loss"], line["test_loss"]) == (None, None)
+
+
+def test_result_fields() -> None:
+    assert set(Result._fields) == {
+        "test_accuracy",
+        "test_loss",
+        "train_loss",
+        "lambda_max",
+        "seconds",
+        "steps",
+        "method",
+        "model",
+        "dataset",
+        "seed",
+        "versions",
+    }
