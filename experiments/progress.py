@@ -7,10 +7,7 @@ from typing import NamedTuple
 from rich.progress import (
     BarColumn,
     Progress,
-    SpinnerColumn,
-    TaskProgressColumn,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
@@ -53,13 +50,10 @@ def progress_bar() -> Iterator[OnProgress]:
         A function that moves the bar.
     """
     bar = Progress(
-        SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
-        TaskProgressColumn(),
         TextColumn("{task.fields[metrics]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
         expand=True,
     )
     task = bar.add_task("", metrics="")
@@ -83,11 +77,11 @@ def progress_bar() -> Iterator[OnProgress]:
 def _describe(report: Report) -> str:
     if report.step == 0:
         return "compiling"
-    parts = [f"loss {report.loss:.3f}", f"accuracy {report.accuracy:.1f} %"]
+    parts = [f"loss {report.loss:.3f}", f"acc {report.accuracy:.1f}%"]
     if report.eigenvalue is not None:
         parts.append(f"λ {report.eigenvalue:.2f}")
     if report.angle is not None:
         parts.append(f"angle {report.angle:.0f}°")
     if report.test_accuracy is not None:
-        parts.append(f"test {report.test_accuracy:.1f} %")
-    return "  ".join(parts)
+        parts.append(f"test {report.test_accuracy:.1f}%")
+    return " ".join(parts)

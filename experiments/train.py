@@ -171,7 +171,7 @@ def _report(
 def main() -> None:
     """Run the command line."""
     with exit_on_user_error():
-        config = tyro.cli(TrainConfig, description=TrainConfig.__doc__)
+        config = tyro.cli(TrainConfig, prog="python -m experiments.train")
         with progress_bar() as progress:
             result = train(config, progress=progress)
         out = resolve(config).out

@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -62,7 +63,9 @@ def test_idx_round_trip(tmp_path: Path, shape: tuple[int, ...]) -> None:
         "no images",
     ],
 )
-def test_bad_idx(tmp_path: Path, images: NDArray[np.uint8], damage, words: str) -> None:  # type: ignore[no-untyped-def]
+def test_bad_idx(
+    tmp_path: Path, images: NDArray[np.uint8], damage: Callable[[bytes], bytes], words: str
+) -> None:
     file = tmp_path / "x.gz"
     file.write_bytes(damage(idx(images)))
     with pytest.raises(UserError, match=words) as error:
