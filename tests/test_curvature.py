@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-from xsam_jax import curvature
+from xsam_jax import curvature, mean_grad_fn
 
 KEY = jax.random.key(7)
 Loss = Callable[[Any], chex.Array]
@@ -160,7 +160,7 @@ class TestHvp:
     @pytest.mark.parametrize(
         ("error", "match", "grad_fn", "params", "v"),
         [
-            (TypeError, r"params must be .* got int\d+ at \['n'\]", _identity := lambda w: w,
+            (TypeError, r"params must be .* got int\d+\[3\] at \['n'\]", _identity := lambda w: w,
              {"n": jnp.arange(3), "w": jnp.ones(2)}, {"n": jnp.ones(3), "w": jnp.ones(2)}),
             (TypeError, "params must be .* got complex", _identity, 1j * jnp.ones(2), jnp.ones(2)),
             (ValueError, "v must have the tree structure", _identity, {"a": jnp.ones(2)},
@@ -326,6 +326,19 @@ class TestTopEigenpairs:
         keys = jax.random.split(KEY, 3)
         found = jax.vmap(largest, in_axes=(None, 0, 0))(matrix, jnp.arange(1, 4), keys)
         np.testing.assert_allclose(found, [9, 18, 27], rtol=1e-6)
+
+    def test_full_data_set_batch_by_batch(self) -> None:
+        x, y = jax.random.normal(KEY, (24, 4)), jnp.linspace(-1, 1, 24)
+
+        def loss(w: chex.Array, batch: tuple[chex.Array, chex.Array]) -> chex.Array:
+            inputs, targets = batch
+            return jnp.mean((jnp.tanh(inputs @ w) - targets) ** 2)
+
+        w = jnp.ones(4)
+        batches = (x.reshape(6, 4, 4), y.reshape(6, 4))
+        pairs = curvature.top_eigenpairs(mean_grad_fn(loss, batches), w, k=4, key=KEY)
+        expected = np.linalg.eigvalsh(jax.hessian(loss)(w, (x, y)))[::-1]
+        np.testing.assert_allclose(pairs.values, expected, rtol=1e-9)
 
     def test_nnx_state(self) -> None:
         model = nnx.Linear(4, 2, rngs=nnx.Rngs(0), param_dtype=jnp.float64, dtype=jnp.float64)

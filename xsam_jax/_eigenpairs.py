@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from xsam_jax import _checks
-from xsam_jax._hessian import GradFn, flat_hessian
+from xsam_jax._hessian import flat_hessian
+from xsam_jax._hvp import GradFn
 from xsam_jax._lanczos import tridiagonalize
 
 

@@ -10,7 +10,8 @@ from jax import lax
 from matfree import stochtrace
 
 from xsam_jax import _checks
-from xsam_jax._hessian import GradFn, flat_hessian
+from xsam_jax._hessian import flat_hessian
+from xsam_jax._hvp import GradFn
 
 
 class Estimate(NamedTuple):

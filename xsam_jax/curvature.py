@@ -9,7 +9,7 @@ loops compile anew at each call.
 from xsam_jax._angle import angle as angle
 from xsam_jax._eigenpairs import Eigenpairs as Eigenpairs
 from xsam_jax._eigenpairs import top_eigenpairs as top_eigenpairs
-from xsam_jax._hessian import hvp as hvp
+from xsam_jax._hvp import hvp as hvp
 from xsam_jax._spectral_density import Density as Density
 from xsam_jax._spectral_density import spectral_density as spectral_density
 from xsam_jax._trace import Estimate as Estimate
