@@ -16,9 +16,11 @@ def test_paper_settings() -> None:
 
 
 def test_defaults_that_depend() -> None:
-    assert resolve(TrainConfig(method="wsam")).rho == 2
+    assert resolve(TrainConfig(method="wsam", dataset="fashion_mnist")).rho == 2
+    assert resolve(TrainConfig(method="wsam", dataset="digits")).rho == 0.05
+    assert resolve(TrainConfig(method="asam")).rho == 0.5
     assert resolve(TrainConfig(method="eigen_sam")).warm_start
-    assert resolve(TrainConfig()).epochs == 30
+    assert resolve(TrainConfig()).epochs == 24
     outs = {str(resolve(TrainConfig(method=method)).out) for method in get_args(Method)}
     assert len(outs) == len(get_args(Method))
 
