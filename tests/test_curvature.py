@@ -89,6 +89,14 @@ def flat_rows(vectors: Any) -> chex.Array:
 NETS = pytest.mark.parametrize("net", [mlp, convnet])
 
 
+def _identity(w: Any) -> Any:
+    return w
+
+
+def _raise_type_error(w: chex.Array) -> chex.Array:
+    raise TypeError("mine")
+
+
 class TestHvp:
     @NETS
     def test_is_the_dense_hessian_times_the_vector(self, net: Any) -> None:
@@ -160,7 +168,7 @@ class TestHvp:
     @pytest.mark.parametrize(
         ("error", "match", "grad_fn", "params", "v"),
         [
-            (TypeError, r"params must be .* got int\d+\[3\] at \['n'\]", _identity := lambda w: w,
+            (TypeError, r"params must be .* got int\d+\[3\] at \['n'\]", _identity,
              {"n": jnp.arange(3), "w": jnp.ones(2)}, {"n": jnp.ones(3), "w": jnp.ones(2)}),
             (TypeError, "params must be .* got complex", _identity, 1j * jnp.ones(2), jnp.ones(2)),
             (ValueError, "v must have the tree structure", _identity, {"a": jnp.ones(2)},
@@ -174,10 +182,6 @@ class TestHvp:
     ) -> None:
         with pytest.raises(error, match=match):
             curvature.hvp(grad_fn, params, v)
-
-
-def _raise_type_error(w: chex.Array) -> chex.Array:
-    raise TypeError("mine")
 
 
 SPECTRA = {
@@ -282,11 +286,11 @@ class TestTopEigenpairs:
         factor = np.random.default_rng(seed).normal(size=(size, min(rank, size)))
         matrix = jnp.asarray(factor * signs[: factor.shape[1]] @ factor.T, dtype)
         values, vectors, _ = (np.asarray(x) for x in eigenpairs_of(matrix, k=size))
-        matrix = np.asarray(matrix, np.float64)
-        exact = np.linalg.eigvalsh(matrix)[::-1]
+        dense = np.asarray(matrix, np.float64)
+        exact = np.linalg.eigvalsh(dense)[::-1]
         tolerance = 100 * float(jnp.finfo(dtype).eps) * np.max(np.abs(exact))
         np.testing.assert_allclose(values, exact, rtol=0, atol=tolerance)
-        np.testing.assert_allclose(vectors.T * values @ vectors, matrix, atol=size * tolerance)
+        np.testing.assert_allclose(vectors.T * values @ vectors, dense, atol=size * tolerance)
 
     def test_shift_and_scale(self) -> None:
         matrix = with_spectrum(SPECTRA["separated"])
@@ -571,4 +575,4 @@ class TestAngle:
         with pytest.raises(ValueError, match="v must have the tree structure"):
             curvature.angle({"a": jnp.ones(2)}, {"b": jnp.ones(2)})
         with pytest.raises(TypeError, match="layerwise must be True or False, got 'yes'"):
-            curvature.angle(jnp.ones(2), jnp.ones(2), layerwise="yes")
+            curvature.angle(jnp.ones(2), jnp.ones(2), layerwise="yes")  # type: ignore[arg-type]

@@ -1,0 +1,77 @@
+"""Functions with derivatives in closed form, and the fits that the theorems' tests share."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Loss = Callable[[chex.Array], chex.Array]
+
+
+class Cosines(NamedTuple):
+    """``f(w) = sum_j amplitudes[j] cos(frequencies[j] . w)``: smooth, bounded and not convex."""
+
+    amplitudes: chex.Array  # [m]
+    frequencies: chex.Array  # [m, d]
+
+    def loss(self, w: chex.Array) -> chex.Array:
+        return self.amplitudes @ jnp.cos(self.frequencies @ w)
+
+    def grad(self, w: chex.Array) -> chex.Array:
+        return -(self.amplitudes * jnp.sin(self.frequencies @ w)) @ self.frequencies
+
+    def hessian(self, w: chex.Array) -> chex.Array:
+        weights = self.amplitudes * jnp.cos(self.frequencies @ w)
+        return -(self.frequencies.T * weights[None]) @ self.frequencies
+
+    def third(self, w: chex.Array, a: chex.Array, b: chex.Array) -> chex.Array:
+        """The third derivative along ``a`` and ``b``, a vector."""
+        weights = self.amplitudes * jnp.sin(self.frequencies @ w)
+        return (weights * (self.frequencies @ a) * (self.frequencies @ b)) @ self.frequencies
+
+    def bound(self, order: int) -> float:
+        """A bound of the operator norm of the derivative of this order, at all points."""
+        norms = np.linalg.norm(self.frequencies, axis=1)
+        return float(np.sum(np.abs(self.amplitudes) * norms**order))
+
+
+def random_cosines(seed: int, dimension: int = 5, terms: int = 8) -> Cosines:
+    keys = jax.random.split(jax.random.key(seed), 2)
+    return Cosines(
+        amplitudes=jax.random.normal(keys[0], (terms,)),
+        frequencies=jax.random.normal(keys[1], (terms, dimension)) / dimension**0.5,
+    )
+
+
+class Valley(NamedTuple):
+    """``f(x, z, y) = (top + bend y) x^2 / 2 + second z^2 / 2 + mixing x y z + slope y``.
+
+    On its floor, x = z = 0, the gradient is (0, 0, slope) and the Hessian
+    ``[[top + bend y, mixing y, 0], [mixing y, second, 0], [0, 0, 0]]``. At the origin the leading
+    eigenvector is the x axis, orthogonal to the gradient, and the gradient of the leading
+    eigenvalue is (0, 0, bend).
+    """
+
+    top: float
+    second: float
+    bend: float
+    mixing: float
+    slope: float
+
+    def loss(self, w: chex.Array) -> chex.Array:
+        x, z, y = w
+        bowl = (self.top + self.bend * y) * x**2 / 2 + self.second * z**2 / 2
+        return bowl + self.mixing * x * y * z + self.slope * y
+
+
+def leading_eigenpair(matrix: chex.Array) -> tuple[float, np.ndarray]:
+    values, vectors = np.linalg.eigh(matrix)
+    return float(values[-1]), vectors[:, -1]
+
+
+def order_of(sizes: np.ndarray, remainders: np.ndarray) -> float:
+    """The exponent p of ``remainders ~ sizes**p``."""
+    return float(np.polyfit(np.log(sizes), np.log(np.abs(remainders)), 1)[0])
