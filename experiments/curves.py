@@ -4,62 +4,61 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from experiments.results import EpochMetrics, write_atomically
+from experiments.step import StepMetrics
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart; markers and dashes as well.
+# Okabe and Ito's colours, which colour-blind readers can tell apart; train and test differ in
+# their dashes as well.
 _TRAIN, _TEST, _CURVATURE, _ANGLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 
 
-def write_curves(out: Path, epochs: Sequence[EpochMetrics], title: str) -> None:
+def write_curves(
+    out: Path, epochs: Sequence[EpochMetrics], steps: Sequence[StepMetrics], title: str
+) -> None:
     """Draw loss, accuracy, curvature and angle over the epochs into curves.png.
 
     Args:
         out: Directory of the run.
         epochs: Its metrics.
+        steps: Metrics of the steps of each epoch, drawn faintly behind the epochs'.
         title: Title of the figure.
     """
     figure = Figure(figsize=(11, 7), layout="constrained")
     figure.suptitle(title)
     (loss, accuracy), (curvature, angle) = figure.subplots(2, 2)
-    xs = [epoch.epoch for epoch in epochs]
-    few = len(epochs) <= 50
+    last = epochs[-1].epoch
+    for axes in (loss, accuracy, curvature, angle):
+        axes.set(xlabel="epoch", xlim=(0, last * 1.02))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.3)
 
-    def line(
-        axes: Axes, values: Sequence[float | None], color: str, label: str, dashes: str = "-"
-    ) -> None:
-        measured = [(x, y) for x, y in zip(xs, values, strict=True) if y is not None]
-        if measured:
-            marker = "o" if few else ""
-            axes.plot(
-                *zip(*measured, strict=True),
-                dashes,
-                color=color,
-                label=label,
-                marker=marker,
-                markersize=3,
-            )
-        else:
-            axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center")
-
-    line(loss, [e.train_loss for e in epochs], _TRAIN, "train, augmented")
-    line(loss, [e.test_loss for e in epochs], _TEST, "test", "--")
+    _faint_line(loss, np.concatenate([s.loss for s in steps]), last)
+    _line(loss, [(e.epoch, e.train_loss) for e in epochs], _TRAIN, "-", "train, mean of epoch")
+    _line(loss, [(e.epoch, e.test_loss) for e in epochs], _TEST, "--", "test")
     loss.set(ylabel="cross-entropy (nats)", title="Loss", yscale="log")
-    line(accuracy, [e.train_accuracy for e in epochs], _TRAIN, "train, augmented")
-    line(accuracy, [e.test_accuracy for e in epochs], _TEST, "test", "--")
+    loss.legend()
+
+    _faint_line(accuracy, 100 * np.concatenate([s.accuracy for s in steps]), last)
+    _line(accuracy, [(e.epoch, e.train_accuracy) for e in epochs], _TRAIN, "-", "train")
+    _line(accuracy, [(e.epoch, e.test_accuracy) for e in epochs], _TEST, "--", "test")
     accuracy.set(
         ylabel="accuracy (%)", title=f"Accuracy: {epochs[-1].test_accuracy:.2f} % on the test set"
     )
-    line(curvature, [e.lambda_max for e in epochs], _CURVATURE, "largest eigenvalue")
+
+    _line(curvature, [(e.epoch, e.lambda_max) for e in epochs], _CURVATURE)
     curvature.set(
         ylabel=r"$\lambda_{\max}$ (loss per squared parameter)",
         title="Largest Hessian eigenvalue, training subset",
         ylim=(0, None),
     )
-    line(angle, [e.angle for e in epochs], _ANGLE, "angle")
+
+    _line(angle, [(e.epoch, e.angle) for e in epochs], _ANGLE)
     angle.axhline(90, color="0.6", linewidth=1)
     angle.set(
         ylabel="angle (degrees)",
@@ -67,13 +66,27 @@ def write_curves(out: Path, epochs: Sequence[EpochMetrics], title: str) -> None:
         ylim=(0, 93),
         yticks=range(0, 91, 15),
     )
-    for axes in (loss, accuracy, curvature, angle):
-        axes.set_xlabel("epoch")
-        axes.set_xlim(min(xs) - 0.5, max(xs) + 0.5)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-    loss.legend()
-    accuracy.legend(loc="lower right")
+
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=120)
     write_atomically(out / "curves.png", image.getvalue())
+
+
+def _faint_line(axes: Axes, values: NDArray[np.float32], epochs: int) -> None:
+    xs = np.arange(1, len(values) + 1) * epochs / len(values)
+    axes.plot(xs, values, color=_TRAIN, linewidth=0.8, alpha=0.35, label="train, each step")
+
+
+def _line(
+    axes: Axes,
+    points: Sequence[tuple[int, float | None]],
+    color: str,
+    dashes: str = "-",
+    label: str | None = None,
+) -> None:
+    measured = [point for point in points if point[1] is not None]
+    if measured:
+        # Markers show where measurements are few and merge into the line where they are many.
+        axes.plot(*zip(*measured, strict=True), dashes, color=color, label=label, marker=".")
+    else:
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center")

@@ -79,20 +79,20 @@ def make_run_chunk(
     apply: Apply,
     tx: optax.GradientTransformationExtraArgs,
     *,
-    seed: int,
+    key: jax.Array,
     batch_size: int,
     crop_padding: int,
     flip: bool,
 ) -> RunChunk:
     """Compile a function that takes any number of steps within one epoch.
 
-    Batches and augmentation depend on the seed and on ``state.step`` alone, so neither the length
+    Batches and augmentation depend on the key and on ``state.step`` alone, so neither the length
     of the chunks nor an interruption changes a run.
 
     Args:
         apply: The network's forward pass in training.
         tx: The method.
-        seed: Seed of the run.
+        key: Key of the batches' order and augmentation.
         batch_size: Images per step.
         crop_padding: See `augmented`.
         flip: See `augmented`.
@@ -100,7 +100,7 @@ def make_run_chunk(
     Returns:
         The function. It donates the state and the metrics that it is given.
     """
-    order_key, augment_key = jax.random.split(jax.random.key(seed))
+    order_key, augment_key = jax.random.split(key)
 
     # Loops slow a CPU's convolutions down unless they are laid out for it.
     @channels_last

@@ -60,11 +60,12 @@ def train(config: TrainConfig, *, progress: OnProgress | None = None) -> Result:
             f"not {resolved.batch_size}."
         )
     open_run(resolved)
-    history = _run(resolved, data, progress)
+    history, step_metrics = _run(resolved, data, progress)
     last = history[-1]
     write_curves(
         resolved.out,
         history,
+        step_metrics,
         f"{resolved.method}, {resolved.model} on {resolved.dataset}, seed {resolved.seed}",
     )
     result = Result(
@@ -84,12 +85,15 @@ def train(config: TrainConfig, *, progress: OnProgress | None = None) -> Result:
     return result
 
 
-def _run(config: ResolvedConfig, data: Dataset, progress: OnProgress | None) -> list[EpochMetrics]:
+def _run(
+    config: ResolvedConfig, data: Dataset, progress: OnProgress | None
+) -> tuple[list[EpochMetrics], list[StepMetrics]]:
     train_data = Batch(jnp.asarray(data.train_images), jnp.asarray(data.train_labels))
     test_data = Batch(jnp.asarray(data.test_images), jnp.asarray(data.test_labels))
     steps = steps_per_epoch(len(data.train_images), config.batch_size)
 
-    network = build_network(config.model, data, jax.random.key(config.seed))
+    init_key, batch_key = jax.random.split(jax.random.key(config.seed))
+    network = build_network(config.model, data, init_key)
     tx = build_method(config, config.epochs * steps)
     state = TrainState(
         jnp.zeros((), jnp.int32), network.params, network.batch_stats, tx.init(network.params)
@@ -97,7 +101,7 @@ def _run(config: ResolvedConfig, data: Dataset, progress: OnProgress | None) -> 
     run_chunk = make_run_chunk(
         network.train,
         tx,
-        seed=config.seed,
+        key=batch_key,
         batch_size=config.batch_size,
         crop_padding=data.crop_padding if config.augment else 0,
         flip=data.flip and config.augment,
@@ -107,6 +111,7 @@ def _run(config: ResolvedConfig, data: Dataset, progress: OnProgress | None) -> 
     subset = fixed_subset(train_data, config.curvature_samples)
 
     history: list[EpochMetrics] = []
+    step_metrics: list[StepMetrics] = []
     metrics = empty_metrics(steps)
 
     def report(state: TrainState, metrics: StepMetrics) -> None:
@@ -120,6 +125,8 @@ def _run(config: ResolvedConfig, data: Dataset, progress: OnProgress | None) -> 
         state, metrics = take_steps(
             run_chunk, state, metrics, train_data, epoch * steps, on_chunk=on_chunk
         )
+        # Copies, because the next epoch overwrites the buffers.
+        step_metrics.append(jax.tree.map(np.array, metrics))
         test = evaluate(state.params, state.batch_stats, test_data)
         every = config.curvature_every
         measured = every > 0 and (epoch % every == 0 or epoch == config.epochs)
@@ -138,7 +145,7 @@ def _run(config: ResolvedConfig, data: Dataset, progress: OnProgress | None) -> 
         )
         write_metrics(config.out, history)
         report(state, metrics)
-    return history
+    return history, step_metrics
 
 
 def _report(

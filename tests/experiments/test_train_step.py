@@ -69,7 +69,7 @@ def test_only_the_clean_pass_advances_the_batch_statistics() -> None:
 def run(stops: list[int], seed: int = 0) -> tuple[TrainState, StepMetrics]:
     network, state = start(SAM)
     run_chunk = make_run_chunk(
-        network.train, SAM, seed=seed, batch_size=8, crop_padding=1, flip=True
+        network.train, SAM, key=jax.random.key(seed), batch_size=8, crop_padding=1, flip=True
     )
     metrics = empty_metrics(3)
     for stop in stops:
@@ -88,7 +88,9 @@ def test_chunks_change_nothing() -> None:
 
 def test_steps_are_reported_as_they_are_taken() -> None:
     network, state = start(SGD)
-    run_chunk = make_run_chunk(network.train, SGD, seed=0, batch_size=2, crop_padding=0, flip=False)
+    run_chunk = make_run_chunk(
+        network.train, SGD, key=jax.random.key(0), batch_size=2, crop_padding=0, flip=False
+    )
     seen: list[int] = []
     state, _ = take_steps(
         run_chunk,
