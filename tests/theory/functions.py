@@ -1,14 +1,11 @@
-"""Functions with derivatives in closed form, and the fits that the theorems' tests share."""
+"""Functions with derivatives in closed form, and what else the theorems' tests share."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-Loss = Callable[[chex.Array], chex.Array]
 
 
 class Cosines(NamedTuple):
@@ -65,6 +62,27 @@ class Valley(NamedTuple):
         x, z, y = w
         bowl = (self.top + self.bend * y) * x**2 / 2 + self.second * z**2 / 2
         return bowl + self.mixing * x * y * z + self.slope * y
+
+    def grad(self, w: chex.Array) -> np.ndarray:
+        x, z, y = w
+        return np.array(
+            [
+                (self.top + self.bend * y) * x + self.mixing * y * z,
+                self.second * z + self.mixing * x * y,
+                self.bend * x**2 / 2 + self.mixing * x * z + self.slope,
+            ]
+        )
+
+    def hessian(self, w: chex.Array) -> np.ndarray:
+        x, z, y = w
+        xy, zy = self.bend * x + self.mixing * z, self.mixing * x
+        return np.array(
+            [
+                [self.top + self.bend * y, self.mixing * y, xy],
+                [self.mixing * y, self.second, zy],
+                [xy, zy, 0],
+            ]
+        )
 
 
 def leading_eigenpair(matrix: chex.Array) -> tuple[float, np.ndarray]:
