@@ -31,7 +31,9 @@ def hyperparameters(method: str) -> dict[str, float]:
 def tree(prefix: str) -> dict[str, dict[str, chex.Array]]:
     """The parameter tree stored under ``prefix``."""
     return {
-        layer: {leaf: jnp.asarray(arrays()[f"{prefix}/{layer}/{leaf}"]) for leaf in ("kernel", "bias")}
+        layer: {
+            leaf: jnp.asarray(arrays()[f"{prefix}/{layer}/{leaf}"]) for leaf in ("kernel", "bias")
+        }
         for layer in LAYERS
     }
 

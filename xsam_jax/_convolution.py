@@ -52,12 +52,25 @@ def channels_last(fn: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(fn)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
         closed, out_shape = jax.make_jaxpr(fn, return_shape=True)(*args, **kwargs)
-        leaves = jax.tree.leaves((args, kwargs))
-        outputs = _evaluate(closed.jaxpr, closed.consts, leaves)
-        result: T = jax.tree.unflatten(jax.tree.structure(out_shape), outputs)
+        result: T = evaluate(closed, out_shape, (args, kwargs))
         return result
 
     return wrapped
+
+
+def evaluate(closed: core.ClosedJaxpr, out_shape: chex.ArrayTree, args: chex.ArrayTree) -> Any:
+    """Evaluates a traced function channels-last; ``out_shape`` has the tree of its result."""
+    outputs = _evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(args))
+    return jax.tree.unflatten(jax.tree.structure(out_shape), outputs)
+
+
+def contains(jaxpr: core.Jaxpr, primitive: core.Primitive) -> bool:
+    """Whether ``primitive`` occurs in ``jaxpr`` or in a jaxpr inside of it."""
+    return any(
+        eqn.primitive is primitive
+        or any(contains(inner, primitive) for inner in core.jaxprs_in_params(eqn.params))
+        for eqn in jaxpr.eqns
+    )
 
 
 def _evaluate(jaxpr: core.Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
@@ -116,15 +129,7 @@ def _rewrite(param: Any) -> Any:
 
 
 def _rewrite_closed(closed: core.ClosedJaxpr) -> core.ClosedJaxpr:
-    if not _has_convolution(closed.jaxpr):
+    if not contains(closed.jaxpr, conv_general_dilated_p):
         return closed
-    evaluate = functools.partial(_evaluate, closed.jaxpr, closed.consts)
-    return jax.make_jaxpr(lambda *args: evaluate(args))(*closed.in_avals)
-
-
-def _has_convolution(jaxpr: core.Jaxpr) -> bool:
-    return any(
-        eqn.primitive is conv_general_dilated_p
-        or any(_has_convolution(inner) for inner in core.jaxprs_in_params(eqn.params))
-        for eqn in jaxpr.eqns
-    )
+    rewritten = functools.partial(_evaluate, closed.jaxpr, closed.consts)
+    return jax.make_jaxpr(lambda *args: rewritten(args))(*closed.in_avals)

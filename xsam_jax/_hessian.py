@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._convolution import channels_last
 from xsam_jax._hvp import GradFn, hvp
 
 
@@ -48,7 +47,6 @@ def flat_hessian(grad_fn: GradFn, params: chex.ArrayTree) -> FlatHessian:
             ],
         )
 
-    @channels_last
     def product(flat: chex.Array) -> chex.Array:
         return flatten(hvp(grad_fn, params, unflatten(flat)))
 

@@ -14,8 +14,9 @@ def oja(rate: float = 0.3) -> Tracker:
     SAM's gradients at w and at w + e give a product for free,
     ``(g_adv - g) / ||e|| = H e / ||e|| + O(||e||)``. With ``x = e / ||e||`` and
     ``h = Hx / ||Hx||`` every step makes ``v <- normalize(v + rate * <x, v> * h)``. In expectation
-    ``<x, v> Hx`` is ``H E[x x'] v``: a power iteration over mini-batches (Oja, 1982), in which the
-    step along ``h`` is larger the better ``x`` is aligned with ``v``.
+    ``<x, v> Hx`` is ``H E[x x'] v``: a power iteration over mini-batches (Oja, 1982), on the
+    identity plus a multiple of ``H``. So it follows the largest eigenvalue and not, as power
+    iteration on ``H`` does, the one of largest magnitude.
 
     The eigenvalue comes from the same products: an eigenpair has ``<v, Hx> = value * <v, x>``, and
     the step ``value <- value + rate * <v, x> * (<v, Hx> - value * <v, x>)`` lessens the squared

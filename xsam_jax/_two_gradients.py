@@ -103,7 +103,7 @@ def two_gradients(
         curvature = gradient
         if curvature_grad_fn is not None:
             curvature = _averaged("curvature_grad_fn", curvature_grad_fn, params, axis_name)
-        product = channels_last(functools.partial(hvp, curvature, params))
+        product = functools.partial(hvp, curvature, params)
 
         grads = _mean(updates, axis_name)
         perturbation, new_state = ascent(Ascent(grads, params, product), state)

@@ -115,7 +115,7 @@ def wsam_decoupled(
 
 
 def _sharpness_weight(gamma: float) -> float:
-    _checks.number("gamma", gamma, low=0.0, high=1.0)
-    if gamma == 1:
+    _checks.number("gamma", gamma, low=0.0)
+    if gamma >= 1:
         raise ValueError(f"gamma must be a number in [0, 1), got {gamma!r}")
     return gamma / (1 - gamma)

@@ -1,0 +1,139 @@
+"""Power iteration on Hessians with prescribed spectra."""
+
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import xsam_jax
+from tests import quadratic
+
+
+def _run(spectrum: list[float], steps: int = 1, **arguments: Any) -> tuple[Any, chex.Array]:
+    """States after each step at a standstill, and the eigenvectors."""
+    matrix, vectors = quadratic.hessian(spectrum)
+    params, gradient = quadratic.start(len(spectrum)), quadratic.grad_fn(matrix)
+    tx = xsam_jax.xsam(eigenvector=xsam_jax.power_iteration(**arguments))
+
+    def step(state: Any, _: None) -> tuple[Any, Any]:
+        _, state = tx.update(gradient(params), state, params, grad_fn=gradient)
+        return state, state
+
+    _, states = jax.jit(lambda: jax.lax.scan(step, tx.init(params), length=steps))()
+    return states, vectors
+
+
+@pytest.mark.parametrize(
+    "spectrum",
+    [
+        [10.0, 2.0, 1.0, 0.5, 0.1],  # a gap
+        [-10.0, 2.0, 1.0, 0.5, 0.1],  # the dominant one negative
+        [10.0, 0.0, 0.0, 0.0, 0.0],  # rank one
+    ],
+)
+def test_finds_the_eigenvalue_of_largest_magnitude(spectrum: list[float]) -> None:
+    states, vectors = _run(spectrum, iters=40)
+    v = quadratic.flat_steps(states.eigenvector)[0]
+    np.testing.assert_allclose(jnp.abs(v @ vectors[:, 0]), 1, rtol=1e-12)
+    np.testing.assert_allclose(states.eigenvalue[0], spectrum[0], rtol=1e-6)
+
+
+def test_error_falls_by_the_spectral_ratio() -> None:
+    # tan(v_q, v) <= (lambda_2 / lambda_1)**q tan(v_0, v), an equality where only two count.
+    start = quadratic.tree(jnp.ones(3))
+    spectrum = [4.0, 2.0, 0.0]
+    tangents = []
+    for iters in (3, 4, 5):
+        states, vectors = _run(spectrum, iters=iters, start=start)
+        coordinates = quadratic.flat_steps(states.eigenvector)[0] @ vectors
+        tangents.append(jnp.abs(coordinates[1] / coordinates[0]))
+    np.testing.assert_allclose(tangents[1] / tangents[0], 0.5, rtol=1e-9)
+    np.testing.assert_allclose(tangents[2] / tangents[1], 0.5, rtol=1e-9)
+
+
+@pytest.mark.parametrize("every", [1, 2, 5])
+def test_refreshes_at_steps_1_and_every_p_after(every: int) -> None:
+    # A cold start from random vectors: a refresh is seen by a new vector.
+    states, _ = _run([4.0, 3.9, 3.8, 3.7, 3.6], steps=11, every=every, iters=1)
+    vectors = np.asarray(quadratic.flat_steps(states.eigenvector))
+    changed = [0, *(np.flatnonzero(np.any(np.diff(vectors, axis=0) != 0, axis=1)) + 1)]
+    assert changed == list(range(0, 11, every))
+
+
+def test_warm_start_goes_on_and_cold_start_begins_again() -> None:
+    spectrum = [4.0, 3.5, 3.0, 2.0, 1.0]
+    warm, vectors = _run(spectrum, steps=20, every=1, iters=1, warm_start=True)
+    cold, _ = _run(spectrum, steps=20, every=1, iters=1)
+    once, _ = _run(spectrum, iters=20)
+    quality = lambda states: jnp.abs(quadratic.flat_steps(states.eigenvector) @ vectors[:, 0])
+    # 20 warm refreshes of one product are one refresh of 20.
+    np.testing.assert_allclose(quality(warm)[-1], quality(once)[0], rtol=1e-9)
+    assert jnp.mean(quality(cold)) < 0.9 < quality(warm)[-1]
+
+
+def test_seeds_and_start() -> None:
+    spectrum = [4.0, 3.5, 3.0, 2.0, 1.0]
+    vector = lambda **arguments: quadratic.flat_steps(_run(spectrum, **arguments)[0].eigenvector)
+    np.testing.assert_array_equal(vector(seed=3), vector(seed=3))
+    assert np.abs(vector(seed=3) - vector(seed=4)).max() > 1e-3
+    start = quadratic.start(5, seed=9)
+    scaled = jax.tree.map(lambda leaf: 100 * leaf, start)
+    np.testing.assert_allclose(vector(start=start), vector(start=scaled), rtol=1e-12)
+
+
+def test_start_of_another_tree() -> None:
+    with pytest.raises(ValueError, match="start must have the tree structure of params"):
+        _run([2.0, 1.0, 1.0], start=jnp.ones(3))
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, 0.0])
+@pytest.mark.parametrize("warm_start", [True, False])
+def test_a_bad_refresh_keeps_the_last_good_eigenvector(bad: float, warm_start: bool) -> None:
+    matrix, _ = quadratic.hessian([4.0, 2.0, 1.0])
+    params, gradient = quadratic.start(3), quadratic.grad_fn(matrix)
+    tracker = xsam_jax.power_iteration(every=1, iters=2, warm_start=warm_start)
+    tx = xsam_jax.xsam(eigenvector=tracker)
+    update = jax.jit(
+        lambda state, scale: tx.update(
+            gradient(params),
+            state,
+            params,
+            grad_fn=gradient,
+            curvature_grad_fn=quadratic.grad_fn(scale * matrix),
+        )
+    )
+    _, first = update(tx.init(params), 1.0)
+    direction, second = update(first, bad)
+    chex.assert_trees_all_equal(second.eigenvector, first.eigenvector)
+    assert second.eigenvalue == first.eigenvalue
+    assert np.isfinite(quadratic.flat(direction)).all()
+    _, third = update(second, 1.0)
+    assert np.isfinite(quadratic.flat(third.eigenvector)).all()
+
+    # Bad from the first step on: no eigenvector, no correction.
+    direction, state = update(tx.init(params), bad)
+    np.testing.assert_array_equal(quadratic.flat(state.eigenvector), 0)
+    expected, _ = xsam_jax.xsam(alpha=0.0).update(
+        gradient(params), tx.init(params), params, grad_fn=gradient
+    )
+    chex.assert_trees_all_close(direction, expected, rtol=1e-12)
+
+
+def test_the_refresh_is_a_branch_and_its_iterations_one_loop() -> None:
+    """Neither the schedule nor q multiplies the program: one product is traced."""
+    params = quadratic.start(3)
+    calls = []
+
+    def gradient(params: chex.ArrayTree) -> chex.ArrayTree:
+        calls.append(1)
+        return quadratic.grad_fn(jnp.eye(3))(params)
+
+    tx = xsam_jax.xsam(eigenvector=xsam_jax.power_iteration(iters=50))
+    jaxpr = jax.make_jaxpr(lambda p, s: tx.update(p, s, p, grad_fn=gradient))(
+        params, tx.init(params)
+    )
+    assert len(calls) <= 4  # the perturbed gradient and the product, traced and checked
+    assert "cond" in str(jaxpr)
