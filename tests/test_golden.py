@@ -54,7 +54,7 @@ def optimizer(method: str, base: str) -> optax.GradientTransformationExtraArgs:
     learning_rate = h.get("lr")
     if method == "gsam_sched":
         rates = jnp.asarray(problem_a.arrays()["gsam_sched/sgd/lr_t"])
-        learning_rate = lambda count: rates[count]  # noqa: E731
+        learning_rate = lambda count: rates[count]
     return optax.chain(transformation(method), problem_a.base(base, learning_rate))
 
 

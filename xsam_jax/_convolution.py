@@ -26,10 +26,12 @@ def channels_last(fn: Callable[P, T]) -> Callable[P, T]:
     """Returns ``fn`` with every convolution computed channels-last on CPU.
 
     For a function that is called inside `lax.scan`, `lax.cond` or another loop, such as a training
-    step scanned over an epoch. The result is bit-identical, and on GPU and TPU the program is the
-    same. It reaches convolutions inside the function's own loops, branches, ``jit``,
-    ``jax.checkpoint`` and custom derivatives. Apply it outside of differentiation: to the function
-    that computes a gradient, not to the loss, whose derivative has convolutions of its own.
+    step scanned over an epoch. Its result is then bit-identical to that of the function outside of
+    all loops (but for grouped convolutions, which round differently there). On GPU and TPU the
+    program stays as it was. It reaches convolutions inside the function's own loops, branches,
+    ``jit``, ``jax.checkpoint`` and custom derivatives. Apply it outside of differentiation: to the
+    function that computes a gradient, not to the loss, whose derivative has convolutions of its
+    own.
 
     The transformations of this package apply it to the gradient functions they are given.
 
