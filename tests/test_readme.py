@@ -1,0 +1,29 @@
+"""README says what the code does: every block of Python runs, every figure comes from a file."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+SPEED = sorted((ROOT / "results" / "speed").glob("*.json"))
+
+
+@pytest.mark.parametrize("index", range(len(BLOCKS)))
+def test_block_runs(index: int) -> None:
+    namespace: dict[str, Any] = {}
+    exec(compile(BLOCKS[index], f"README block {index}", "exec"), namespace)
+
+
+@pytest.mark.parametrize("file", SPEED, ids=lambda file: file.stem)
+def test_cost_table_is_the_measured_one(file: Path) -> None:
+    from experiments.speed import Row, table
+
+    record = json.loads(file.read_text())
+    assert record["command"] in README
+    for line in table([Row(**row) for row in record["rows"]]).splitlines():
+        assert line in README
