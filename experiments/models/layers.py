@@ -27,10 +27,16 @@ def batch_norm(features: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """Maxima of 2x2 pixels; an odd last row or column is kept."""
-    window = (1, 2, 2, 1)
-    maxima: jax.Array = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "SAME")
-    return maxima
+    """Maxima of 2x2 pixels; an odd last row or column is kept.
+
+    A maximum over axes and not over windows: XLA:CPU turns the gradient of a window's maximum into
+    a serial scatter, which costs a small network a quarter of its time.
+    """
+    batch, height, width, channels = x.shape
+    odd = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))
+    windows = jnp.pad(x, odd, constant_values=-jnp.inf)
+    windows = windows.reshape(batch, -(-height // 2), 2, -(-width // 2), 2, channels)
+    return jnp.max(windows, axis=(2, 4))
 
 
 def global_pool(x: jax.Array) -> jax.Array:

@@ -1,15 +1,18 @@
 """Networks: the published sizes, and images of every data set's shape."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
 from experiments.config import ModelName
 from experiments.models import MODELS, build_model
 from experiments.models.initializers import glorot_uniform, he_normal
+from experiments.models.layers import max_pool
 
 # Kernels, biases, scales: the published counts for 3 channels and ten classes.
 PARAMETERS = {
@@ -32,8 +35,15 @@ def test_parameter_count(name: ModelName) -> None:
     assert sum(math.prod(leaf.shape) for leaf in leaves) == PARAMETERS[name]
 
 
-@pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (32, 32, 3)])
-@pytest.mark.parametrize("name", PARAMETERS)
+# Their global pooling makes the residual networks' head the same for every size of image.
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        *((name, (28, 28, 1)) for name in PARAMETERS),
+        *((name, (8, 8, 1)) for name in ("simple_cnn", "alexnet", "resnet18")),
+        *((name, (32, 32, 3)) for name in ("simple_cnn", "alexnet", "resnet18")),
+    ],
+)
 def test_logits_shape(name: ModelName, shape: tuple[int, int, int]) -> None:
     def forward() -> jax.Array:
         return build_model(name, shape, 7, jax.random.key(0))(jnp.zeros((2, *shape)), train=True)
@@ -47,3 +57,21 @@ def test_initial_variance() -> None:
     assert he.shape == glorot.shape == shape
     assert float(he.var()) == pytest.approx(2 / (9 * 32), rel=0.05)
     assert float(glorot.var()) == pytest.approx(2 / (9 * (64 + 32)), rel=0.05)
+
+
+@pytest.mark.parametrize("size", [(4, 6), (5, 7)])
+def test_max_pool(size: tuple[int, int]) -> None:
+    def by_windows(x: jax.Array) -> jax.Array:
+        window = (1, 2, 2, 1)
+        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "SAME")
+
+    x = jax.random.normal(jax.random.key(0), (2, *size, 3))
+
+    def value_and_gradient(pool: Callable[[jax.Array], jax.Array]) -> list[jax.Array]:
+        pooled, pullback = jax.vjp(pool, x)
+        return [pooled, *pullback(pooled)]
+
+    found, expected = jax.jit(
+        lambda: (value_and_gradient(max_pool), value_and_gradient(by_windows))
+    )()
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
