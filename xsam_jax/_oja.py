@@ -46,13 +46,17 @@ def oja(rate: float = 0.3) -> Tracker:
         product = _linalg.combine((length, step.grads_adv), (-length, step.grads))
         size = _linalg.norm(product)
         along = length * _linalg.vdot(step.perturbation, pair.vector)
-        first = _linalg.norm(pair.vector) == 0
-        weight = jnp.where(first, 1, rate * along) * _linalg.reciprocal(size)
-        vector = _linalg.scale_to(1, _linalg.combine((1, pair.vector), (weight, product)))
+        known = _linalg.vdot(pair.vector, pair.vector)
+        quotient = _linalg.vdot(pair.vector, product)
+
+        weight = jnp.where(known == 0, 1, rate * along) * _linalg.reciprocal(size)
+        # ||v + weight * Hx|| by its inner products: the sum itself is passed over only once.
+        squared = known + 2 * weight * quotient + (weight * size) ** 2
+        inverse = _linalg.reciprocal(jnp.sqrt(jnp.maximum(squared, 0)))
+        vector = _linalg.combine((inverse, pair.vector), (inverse * weight, product))
 
         value = pair.value.astype(size.dtype)
-        error = _linalg.vdot(pair.vector, product) - value * along
-        value = jnp.where(first, size, value + rate * along * error)
+        value = jnp.where(known == 0, size, value + rate * along * (quotient - value * along))
         return Eigenpair(_linalg.cast_like(vector, pair.vector), value.astype(jnp.float32))
 
     return Tracker(before, after)
