@@ -1,0 +1,1 @@
+"""Every method in every way that people use optax."""
