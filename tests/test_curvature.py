@@ -389,6 +389,17 @@ class TestTopEigenpairs:
         if jax.default_backend() == "cpu":
             assert set(layouts) == {"[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"}
 
+    def test_only_the_krylov_basis_multiplies_in_full_precision(self) -> None:
+        x = jnp.ones((4, 6))
+        grad_fn = jax.grad(lambda w: jnp.sum(jnp.tanh(x @ w)))
+        find = partial(curvature.top_eigenpairs, grad_fn, num_matvecs=3, key=KEY)
+        program = jax.jit(find).lower(jnp.ones((6, 2))).as_text()
+        dots = [line for line in program.splitlines() if "dot_general" in line]
+        for line in dots:
+            of_the_loss = "tensor<4x" in line
+            assert ("[HIGHEST, HIGHEST]" in line) != of_the_loss
+        assert any("tensor<4x" in line for line in dots)
+
     @pytest.mark.parametrize(
         ("error", "match", "arguments"),
         [
