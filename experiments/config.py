@@ -87,6 +87,10 @@ class TrainConfig(_Common):
     curvature_samples: int | None = None
     """Training images on which the curvature is measured, in whole batches of up to 256
     (None: 512; digits 256)."""
+    train_images: int | None = None
+    """Train on the first images of every class only, so many in all (None: on all)."""
+    test_images: int | None = None
+    """Test on the first images of every class only, so many in all (None: on all)."""
     out: Path | None = None
     """Directory for the results (None: runs/DATASET-MODEL-METHOD-SEED)."""
     data_dir: Path | None = None
@@ -102,6 +106,8 @@ class ResolvedConfig(_Common):
     warm_start: bool
     curvature_every: int
     curvature_samples: int
+    train_images: int | None
+    test_images: int | None
     out: Path
     data_dir: Path | None
 
@@ -151,6 +157,10 @@ def resolve(config: TrainConfig) -> ResolvedConfig:
 
 
 def _validate(config: ResolvedConfig) -> None:
+    none_or_one: tuple[Callable[[Any], bool], str] = (
+        lambda x: x is None or x >= 1,
+        "at least 1",
+    )
     at_least_one: tuple[Callable[[Any], bool], str] = (lambda x: x >= 1, "at least 1")
     not_negative: tuple[Callable[[Any], bool], str] = (
         lambda x: x >= 0 and math.isfinite(x),
@@ -168,6 +178,8 @@ def _validate(config: ResolvedConfig) -> None:
         "power_iters": at_least_one,
         "curvature_samples": at_least_one,
         "num_matvecs": at_least_one,
+        "train_images": none_or_one,
+        "test_images": none_or_one,
         "seed": (lambda x: 0 <= x < 2**32, "in [0, 2**32)"),
         "curvature_every": not_negative,
         "learning_rate": positive,

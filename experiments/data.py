@@ -96,3 +96,44 @@ def load(name: DatasetName, data_dir: Path | None = None) -> Dataset:
         UserError: The files are missing or damaged.
     """
     return LOADERS[name](data_dir)
+
+
+def first_of_every_class(
+    data: Dataset, train_images: int | None = None, test_images: int | None = None
+) -> Dataset:
+    """Reduce a data set to images of all classes in equal numbers, as far as there are enough.
+
+    Args:
+        data: The data set.
+        train_images: Number of training images to keep, all if None.
+        test_images: Number of test images to keep, all if None.
+
+    Returns:
+        The reduced data set, its images in their old order. A smaller one is part of a larger one.
+
+    Raises:
+        UserError: There are not so many.
+    """
+    train = _first_of_every_class("train", data.train_labels, train_images)
+    test = _first_of_every_class("test", data.test_labels, test_images)
+    return data._replace(
+        train_images=data.train_images[train],
+        train_labels=data.train_labels[train],
+        test_images=data.test_images[test],
+        test_labels=data.test_labels[test],
+    )
+
+
+def _first_of_every_class(
+    split: str, labels: NDArray[np.int32], size: int | None
+) -> NDArray[np.intp] | slice:
+    if size is None:
+        return slice(None)
+    if size > len(labels):
+        raise UserError(
+            f"--{split}-images must be at most the {len(labels)} there are, not {size}."
+        )
+    by_class = np.argsort(labels, kind="stable")
+    rank = np.empty(len(labels), np.intp)
+    rank[by_class] = np.arange(len(labels)) - np.searchsorted(labels[by_class], labels[by_class])
+    return np.sort(np.argsort(rank, kind="stable")[:size])

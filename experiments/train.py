@@ -6,6 +6,7 @@
 
 import math
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ import tyro
 from experiments.batches import steps_per_epoch
 from experiments.config import ResolvedConfig, TrainConfig, resolve
 from experiments.curves import write_curves
-from experiments.data import Dataset, load
+from experiments.data import Dataset, first_of_every_class, load
 from experiments.errors import UserError, exit_on_user_error
 from experiments.evaluate import make_evaluate
 from experiments.methods import build_method
@@ -35,14 +36,27 @@ from experiments.step import StepMetrics, TrainState, empty_metrics, make_run_ch
 
 _EVALUATION_BATCH = 256
 
+# (method, number of steps) -> the method with something beside it that watches its steps
+Observe = Callable[
+    [optax.GradientTransformationExtraArgs, int], optax.GradientTransformationExtraArgs
+]
 
-def train(config: TrainConfig, *, progress: OnProgress | None = None) -> Result:
+
+def train(
+    config: TrainConfig,
+    *,
+    progress: OnProgress | None = None,
+    observe: Observe | None = None,
+    on_end: Callable[[TrainState], None] | None = None,
+) -> Result:
     """Train a network and write config.json, metrics.jsonl, result.json and curves.png.
 
     Args:
         config: The run; None fields take their defaults, see `resolve`.
         progress: Called about twice a second and after every epoch. Without it an epoch is one
             dispatch. It changes no number.
+        observe: Wraps the method; what it measures is kept in the state of the optimizer.
+        on_end: Called with the final state before result.json marks the run as finished.
 
     Returns:
         What result.json holds.
@@ -53,14 +67,16 @@ def train(config: TrainConfig, *, progress: OnProgress | None = None) -> Result:
     """
     started = time.perf_counter()
     resolved = resolve(config)
-    data = load(resolved.dataset, resolved.data_dir)
+    data = first_of_every_class(
+        load(resolved.dataset, resolved.data_dir), resolved.train_images, resolved.test_images
+    )
     if resolved.batch_size > len(data.train_images):
         raise UserError(
             f"--batch-size must be at most the {len(data.train_images)} training images, "
             f"not {resolved.batch_size}."
         )
     open_run(resolved)
-    history, step_metrics = _run(resolved, data, progress)
+    history, step_metrics, state = _run(resolved, data, progress, observe)
     last = history[-1]
     write_curves(
         resolved.out,
@@ -81,13 +97,18 @@ def train(config: TrainConfig, *, progress: OnProgress | None = None) -> Result:
         seed=resolved.seed,
         versions=versions(),
     )
+    if on_end is not None:
+        on_end(state)
     write_result(resolved.out, result)
     return result
 
 
 def _run(
-    config: ResolvedConfig, data: Dataset, progress: OnProgress | None
-) -> tuple[list[EpochMetrics], list[StepMetrics]]:
+    config: ResolvedConfig,
+    data: Dataset,
+    progress: OnProgress | None,
+    observe: Observe | None,
+) -> tuple[list[EpochMetrics], list[StepMetrics], TrainState]:
     train_data = Batch(jnp.asarray(data.train_images), jnp.asarray(data.train_labels))
     test_data = Batch(jnp.asarray(data.test_images), jnp.asarray(data.test_labels))
     steps = steps_per_epoch(len(data.train_images), config.batch_size)
@@ -95,6 +116,8 @@ def _run(
     init_key, batch_key = jax.random.split(jax.random.key(config.seed))
     network = build_network(config.model, data, init_key)
     tx = build_method(config, config.epochs * steps)
+    if observe is not None:
+        tx = observe(tx, config.epochs * steps)
     state = TrainState(
         jnp.zeros((), jnp.int32), network.params, network.batch_stats, tx.init(network.params)
     )
@@ -145,7 +168,7 @@ def _run(
         )
         write_metrics(config.out, history)
         report(state, metrics)
-    return history, step_metrics
+    return history, step_metrics, state
 
 
 def _report(

@@ -1,0 +1,98 @@
+"""Training runs that are made once and then read from their folder."""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import numpy as np
+
+from experiments.config import TrainConfig, resolve
+from experiments.network import Network
+from experiments.results import EpochMetrics, Result, write_atomically
+from experiments.step import TrainState
+from experiments.train import Observe, train
+
+
+class Run(NamedTuple):
+    """A finished run, as it lies in its folder."""
+
+    out: Path
+    result: Result
+    epochs: list[EpochMetrics]
+
+
+def run_once(
+    config: TrainConfig,
+    runs: Path,
+    *,
+    observe: Observe | None = None,
+    save: Mapping[str, Callable[[TrainState], bytes]] | None = None,
+) -> Run:
+    """Train, or read the run if it was finished before.
+
+    Args:
+        config: The run; its folder is named after it.
+        runs: Folder of all runs.
+        observe: See `train`.
+        save: Names of further files of the run, and what is in them. A run that lacks one of them
+            is not finished.
+
+    Returns:
+        The run.
+
+    Raises:
+        UserError: See `train`.
+    """
+    save = save or {}
+    out = folder(config, runs)
+    result = out / "result.json"
+    if not all((out / name).exists() for name in (*save, result.name)):
+
+        def on_end(state: TrainState) -> None:
+            for name, content in save.items():
+                write_atomically(out / name, content(state))
+
+        train(replace(config, out=out), observe=observe, on_end=on_end)
+    run = Run(
+        out,
+        Result(**json.loads(result.read_text())),
+        [EpochMetrics(**json.loads(line)) for line in (out / "metrics.jsonl").open()],
+    )
+    print(f"{out}: {run.result.test_accuracy:.2f} %, {run.result.seconds:.0f} s", flush=True)
+    return run
+
+
+def folder(config: TrainConfig, runs: Path) -> Path:
+    """The folder of a run: two runs share one only if all their numbers must be the same."""
+    fields = resolve(config).to_json()
+    identity = {name: value for name, value in fields.items() if name not in ("out", "data_dir")}
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    return runs / f"{config.dataset}-{config.model}-{config.method}-{config.seed}-{digest}"
+
+
+def arrays(**values: Any) -> bytes:
+    """The content of an .npz file."""
+    content = io.BytesIO()
+    np.savez(content, **values)
+    return content.getvalue()
+
+
+def weights(state: TrainState) -> bytes:
+    """Parameters and batch statistics of a final state, in the order of their trees."""
+    leaves = jax.tree.leaves((state.params, state.batch_stats))
+    return arrays(**{str(i): leaf for i, leaf in enumerate(leaves)})
+
+
+def read_weights(file: Path, network: Network) -> tuple[chex.ArrayTree, chex.ArrayTree]:
+    """Parameters and batch statistics of a network, from what `weights` wrote."""
+    template = (network.params, network.batch_stats)
+    with np.load(file) as content:
+        leaves = [content[str(i)] for i in range(len(content.files))]
+    params, batch_stats = jax.tree.unflatten(jax.tree.structure(template), leaves)
+    return params, batch_stats

@@ -1,0 +1,254 @@
+"""Figures of tiny runs: their numbers against independent ones, finished runs, wrong options."""
+
+import csv
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import matplotlib.image
+import numpy as np
+import optax
+import pytest
+
+from experiments.config import TrainConfig, resolve
+from experiments.data import first_of_every_class, load
+from experiments.figures import main, make
+from experiments.network import Batch, build_network, loss_and_outcome
+from experiments.plots import runs
+from experiments.plots.alpha import Alpha, config_at
+from experiments.plots.angle import Angle, fold, histogram, observe, share_of_orthogonal
+from experiments.plots.curves import Curves
+from experiments.plots.options import train_config
+from experiments.plots.output import write_table
+from experiments.plots.runs import folder, read_weights, run_once
+from experiments.plots.spectrum import Spectrum
+from experiments.sharpness import fixed_subset
+from experiments.train import train
+from xsam_jax import curvature, sam
+
+
+def table(file: Path) -> list[dict[str, str]]:
+    with file.open() as lines:
+        return list(csv.DictReader(lines))
+
+
+def tiny(tmp_path: Path) -> dict[str, Any]:
+    return {
+        "out": tmp_path / "out",
+        "runs": tmp_path / "runs",
+        "epochs": 1,
+        "batch_size": 20,
+        "train_images": 60,
+        "test_images": 50,
+    }
+
+
+def refuse(*_: Any, **__: Any) -> None:
+    raise AssertionError("a finished run was started again")
+
+
+def test_first_of_every_class() -> None:
+    data = load("digits")
+    small, large = (first_of_every_class(data, size, 50) for size in (57, 200))
+    assert sorted(np.bincount(small.train_labels)) == [5] * 3 + [6] * 7
+    assert set(np.bincount(small.test_labels)) == {5}
+    contained = {image.tobytes() for image in large.train_images}
+    assert {image.tobytes() for image in small.train_images} <= contained
+    whole = first_of_every_class(data)
+    assert np.array_equal(whole.train_images, data.train_images)
+
+
+def test_folding_and_histogram() -> None:
+    degrees = np.array([0.0, 4.9, 85.0, 90.0, 95.0, 100.0, 100.1, 180.0])
+    folded = np.asarray(fold(jnp.asarray(degrees)))
+    np.testing.assert_allclose(folded, [0, 4.9, 85, 90, 85, 80, 79.9, 0], atol=1e-4)
+    np.testing.assert_allclose(folded, fold(jnp.asarray(180 - degrees)), atol=1e-4)
+    counts, edges = histogram(folded)
+    assert counts.sum() == len(degrees)
+    assert (counts[0], counts[-1], counts[-2], counts[-3]) == (3, 3, 1, 1)
+    assert (edges[0], edges[-1], len(edges)) == (0, 90, 19)
+    inside = (degrees >= 80) & (degrees <= 100)
+    assert share_of_orthogonal(folded) == 100 * inside.mean()
+
+
+def test_observed_angles_on_a_quadratic() -> None:
+    curvatures = {"a": jnp.array([5.0, 1.0]), "b": jnp.array([2.0])}
+
+    def grad_fn(w: Any) -> Any:
+        return jax.tree.map(jnp.multiply, curvatures, w)
+
+    inner = optax.chain(sam(0.1), optax.sgd(0.05))
+    watched = observe(inner, 5, rho=0.1, every=2, num_matvecs=3)
+    w = {"a": jnp.array([1.0, 2.0]), "b": jnp.array([-1.0])}
+    expected, points = w, []
+    state, inner_state = watched.init(w), inner.init(w)
+    for _ in range(5):
+        points.append(expected)
+        updates, state = watched.update(grad_fn(w), state, w, grad_fn=grad_fn)
+        w = optax.apply_updates(w, updates)
+        updates, inner_state = inner.update(
+            grad_fn(expected), inner_state, expected, grad_fn=grad_fn
+        )
+        expected = optax.apply_updates(expected, updates)
+    jax.tree.map(np.testing.assert_array_equal, w, expected)
+
+    plain, layerwise = [], []
+    for point in points[::2]:
+        lam, flat = np.array([5.0, 1.0, 2.0]), np.concatenate([point["a"], point["b"]])
+        second = lam * (flat + 0.1 * lam * flat / np.linalg.norm(lam * flat))
+        plain.append(np.degrees(np.arccos(abs(second[0]) / np.linalg.norm(second))))
+        cosine = abs(second[0]) / np.linalg.norm(second[:2]) / np.sqrt(2)
+        layerwise.append(np.degrees(np.arccos(cosine)))
+    np.testing.assert_allclose(state.measured.plain, plain, rtol=1e-4)
+    np.testing.assert_allclose(state.measured.layerwise, layerwise, rtol=1e-4)
+    np.testing.assert_allclose(state.measured.top_value, 5, rtol=1e-5)
+
+
+def test_angle_makes_its_files_once_and_changes_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = Angle(**{**tiny(tmp_path), "every": 2, "num_matvecs": 4})
+    make(options)
+    lines = table(options.out / "angle.csv")
+    assert [line["step"] for line in lines] == ["0", "2"]
+    assert all(0 <= float(line[name]) <= 90 for line in lines for name in ("plain", "layerwise"))
+    width = matplotlib.image.imread(options.out / "angle.png").shape[1]
+    assert width > 500
+
+    config = train_config(options, method="sam", seed=0, curvature_every=0)
+    plain = train(replace(config, out=tmp_path / "plain"))
+    watched = json.loads((folder(config, options.runs) / "result.json").read_text())
+    assert plain.train_loss == watched["train_loss"]
+
+    monkeypatch.setattr(runs, "train", refuse)
+    before = (options.out / "angle.csv").read_bytes()
+    (options.out / "angle.csv").unlink()
+    make(options)
+    assert (options.out / "angle.csv").read_bytes() == before
+    with pytest.raises(AssertionError, match="started again"):
+        make(replace(options, every=3))
+
+
+def test_curves_and_spectrum_share_their_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared: dict[str, Any] = {
+        **tiny(tmp_path),
+        "methods": ("sam", "xsam"),
+        "curvature_samples": 30,
+        "num_matvecs": 3,
+    }
+    make(Curves(**shared))
+    lines = table(tmp_path / "out" / "curves.csv")
+    assert [(line["method"], line["epoch"]) for line in lines] == [("sam", "1"), ("xsam", "1")]
+
+    monkeypatch.setattr(runs, "train", refuse)
+    make(Spectrum(**shared, k=2, spectrum_matvecs=8, num_probes=1))
+    values = table(tmp_path / "out" / "spectrum.csv")
+    assert [line["index"] for line in values] == ["1", "2"] * 2
+    density = [d for d in table(tmp_path / "out" / "spectrum_density.csv") if d["method"] == "sam"]
+    grid, heights = (np.array([float(d[k]) for d in density]) for k in ("eigenvalue", "density"))
+    assert np.trapezoid(heights, grid) == pytest.approx(1, abs=0.05)
+
+    # The same numbers from the weights, with one batch instead of batches one after the other.
+    config = train_config(Curves(**shared), method="sam", curvature_samples=30, num_matvecs=3)
+    out = folder(config, tmp_path / "runs")
+    recorded = json.loads((out / "metrics.jsonl").read_text())
+    assert float(lines[0]["lambda_max"]) == pytest.approx(recorded["lambda_max"], rel=1e-5)
+    assert float(lines[0]["test_loss"]) == pytest.approx(recorded["test_loss"], rel=1e-5)
+    data = first_of_every_class(load("digits"), 60, 50)
+    network = build_network("simple_cnn", data, jax.random.key(5))
+    params, stats = read_weights(out / "weights.npz", network)
+    everything = Batch(jnp.asarray(data.train_images), jnp.asarray(data.train_labels))
+    batch = jax.tree.map(lambda leaf: leaf[0], fixed_subset(everything, 30))
+    grad_fn = jax.grad(lambda p: loss_and_outcome(network.predict, p, stats, batch)[0])
+    pairs = jax.jit(
+        lambda p: curvature.top_eigenpairs(grad_fn, p, 2, num_matvecs=8, key=jax.random.key(0))
+    )(params)
+    found = [float(line["eigenvalue"]) for line in values[:2]]
+    np.testing.assert_allclose(found, pairs.values, rtol=1e-3)
+
+
+def test_alpha_has_one_row_of_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = Alpha(**{**tiny(tmp_path), "alphas": (0.5, 0.0), "seeds": (0, 1)})
+    trained: list[TrainConfig] = []
+
+    def fake(config: TrainConfig, **_: Any) -> None:
+        trained.append(config)
+        assert config.out is not None
+        config.out.mkdir(parents=True)
+        fields = dict.fromkeys(runs.Result._fields, 0) | {
+            "test_accuracy": len(trained),
+            "seed": config.seed,
+        }
+        (config.out / "result.json").write_text(json.dumps(fields))
+        (config.out / "metrics.jsonl").write_text("")
+
+    monkeypatch.setattr(runs, "train", fake)
+    make(options)
+    lines = table(options.out / "alpha.csv")
+    methods = {(c.method, c.seed): c for c in trained}
+    assert len(trained) == len(methods) == 8, "alpha 0 is one run for both readings"
+    assert [line["method"] for line in lines] == ["sam"] * 2 + ["xsam"] * 4 + ["xsam_projector"] * 4
+    assert all(config.alpha == 0.5 for (name, _), config in methods.items() if "xsam" in name)
+    for line in lines[2:]:
+        correction: Any = line["method"]
+        config = config_at(options, correction, float(line["alpha"]), int(line["seed"]))
+        run = run_once(config, options.runs)
+        assert run.result.test_accuracy == float(line["test_accuracy"])
+    assert len(trained) == 8
+
+
+def test_a_folder_has_one_run_only(tmp_path: Path) -> None:
+    base = TrainConfig(method="sam")
+    changed = [replace(base, **change) for change in ({"seed": 1}, {"rho": 0.1}, {"epochs": 2})]
+    assert len({folder(config, tmp_path) for config in (base, *changed)}) == 4
+    told = replace(base, rho=resolve(base).rho, data_dir=Path("elsewhere"), out=Path("a"))
+    assert folder(told, tmp_path) == folder(base, tmp_path)
+
+
+def test_cells(tmp_path: Path) -> None:
+    write_table(tmp_path / "t.csv", ("a", "b"), [(1, 1 / 3), (None, float("nan"))])
+    assert (tmp_path / "t.csv").read_text() == "a,b\n1,0.333333\n,\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["angle", "--every", "0"], "--every must be at least 1"),
+        (["angle", "--seeds", "1", "1"], "--seeds must be one or more different values"),
+        (["angle", "--train-images", "0"], "--train-images must be at least 1"),
+        (["angle", "--train-images", "9999"], "--train-images must be at most the 1437"),
+        (["curves", "--methods", "sam", "sam"], "--methods must be one or more different values"),
+        (["spectrum", "--k", "9", "--spectrum-matvecs", "8"], "--k must be at most"),
+        (["alpha", "--alphas", "3"], "--alpha must be in [0, 2]"),
+        (["alpha", "--dataset", "fashion_mnist", "--data-dir", "."], "apt-get install"),
+    ],
+)
+def test_wrong_options(
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["figures", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert words in captured.err
+    assert captured.out == ""
+    assert not any(tmp_path.iterdir())
+
+
+def test_out_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(Exception, match="cannot be written"):
+        write_table(tmp_path / "file" / "t.csv", ("a",), [])
