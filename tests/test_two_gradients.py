@@ -190,11 +190,13 @@ def test_axis_name_averages_gradients_and_products(method: str, style: str) -> N
                 return jax.lax.pmean(value, axis_name)
             return value
 
-        for _ in range(2):
+        def step(carry: Any, _: None) -> tuple[Any, None]:
+            params, state = carry
             g = jax.grad(loss)(params)
             direction, state = tx.update(g, state, params, grad_fn=jax.grad(loss))
-            params = jax.tree.map(lambda w, d: w - 0.1 * d, params, direction)
-        return params, state
+            return (jax.tree.map(lambda w, d: w - 0.1 * d, params, direction), state), None
+
+        return jax.lax.scan(step, (params, state), length=2)[0]
 
     sharded = jax.shard_map(
         functools.partial(steps, "data"),

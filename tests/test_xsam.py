@@ -58,6 +58,22 @@ def test_alpha_zero_unnormalized_is_sam() -> None:
     chex.assert_trees_all_close(actual, expected, rtol=0, atol=1e-12)
 
 
+@jax.jit
+def _both_readings(
+    params: chex.ArrayTree, v: chex.ArrayTree, rho: chex.Array, alpha: chex.Array
+) -> dict[tuple[str, int], chex.Array]:
+    """Directions of both readings for both signs of the eigenvector."""
+    matrix, _ = quadratic.hessian(SPECTRUM)
+    tracker = xsam_jax.power_iteration(iters=3, start=v)
+    return {
+        (correction, sign): _direction(
+            params, matrix, rho=rho, alpha=alpha, correction=correction, eigenvector=t
+        )
+        for correction in ("signed", "projector")
+        for sign, t in ((1, tracker), (-1, _negated(tracker)))
+    }
+
+
 @settings(max_examples=25, deadline=None)
 @given(alpha=st.floats(0, 2), rho=st.floats(0, 1), seed=st.integers(0, 2**16))
 def test_the_two_readings(alpha: float, rho: float, seed: int) -> None:
@@ -65,14 +81,7 @@ def test_the_two_readings(alpha: float, rho: float, seed: int) -> None:
     matrix, _ = quadratic.hessian(SPECTRUM)
     params = quadratic.start(5, seed=seed)
     v = quadratic.start(5, seed=seed + 1)
-    tracker = xsam_jax.power_iteration(iters=3, start=v)
-    directions = {
-        (correction, sign): _direction(
-            params, matrix, rho=rho, alpha=alpha, correction=correction, eigenvector=t
-        )
-        for correction in ("signed", "projector")
-        for sign, t in ((1, tracker), (-1, _negated(tracker)))
-    }
+    directions = _both_readings(params, v, rho, alpha)
     np.testing.assert_allclose(
         directions["projector", 1], directions["projector", -1], rtol=0, atol=1e-12
     )
