@@ -32,6 +32,7 @@ class Method(NamedTuple):
       hyperparameters: those that matter, none of them zero; half of each is allowed too.
       copies: of the parameters in its state.
       products: Hessian-vector products at every second step.
+      static: those of the hyperparameters that cannot be traced.
       wraps_base: it is a whole optimizer.
     """
 
@@ -39,6 +40,7 @@ class Method(NamedTuple):
     hyperparameters: dict[str, float]
     copies: int = 0
     products: int = 0
+    static: tuple[str, ...] = ()
     wraps_base: bool = False
 
     def transformation(
@@ -59,8 +61,10 @@ class Method(NamedTuple):
         return optax.chain(method, optax.sgd(LEARNING_RATE) if base is None else base)
 
 
+# Power iteration compiles twice as long as Oja's rule, so the variants of xsam use that one.
 power = power_iteration(every=2, iters=2)
 power_warm = power_iteration(every=2, iters=2, warm_start=True)
+eigen = {"rho": 0.3, "alpha": 0.6}
 
 METHODS = {
     "sam": Method(sam, {"rho": 0.3}),
@@ -69,31 +73,14 @@ METHODS = {
     "wsam": Method(wsam, {"rho": 0.3, "gamma": 0.8}),
     "wsam_decoupled": Method(wsam_decoupled, {"rho": 0.3, "gamma": 0.8}, wraps_base=True),
     "friendly_sam": Method(friendly_sam, {"rho": 0.3, "sigma": 0.7, "decay": 0.8}, copies=1),
-    "eigen_sam": Method(
-        partial(eigen_sam, eigenvector=power_warm),
-        {"rho": 0.3, "alpha": 0.6},
-        copies=1,
-        products=2,
-    ),
-    "eigen_sam_oja": Method(
-        partial(eigen_sam, eigenvector=oja()), {"rho": 0.3, "alpha": 0.6}, copies=1
-    ),
-    "xsam": Method(
-        partial(xsam, eigenvector=power), {"rho": 0.3, "alpha": 0.6}, copies=1, products=2
-    ),
+    "eigen_sam": Method(partial(eigen_sam, eigenvector=power_warm), eigen, copies=1, products=2),
+    "eigen_sam_oja": Method(partial(eigen_sam, eigenvector=oja()), eigen, copies=1),
+    "xsam": Method(partial(xsam, eigenvector=power), eigen, copies=1, products=2),
+    "xsam_oja": Method(partial(xsam, eigenvector=oja()), eigen, copies=1),
     "xsam_projector": Method(
-        partial(xsam, eigenvector=power, correction="projector"),
-        {"rho": 0.3, "alpha": 0.6},
-        copies=1,
-        products=2,
+        partial(xsam, eigenvector=oja(), correction="projector"), eigen, copies=1
     ),
-    "xsam_unnormalized": Method(
-        partial(xsam, eigenvector=power, normalize=False),
-        {"rho": 0.3, "alpha": 0.6},
-        copies=1,
-        products=2,
-    ),
-    "xsam_oja": Method(partial(xsam, eigenvector=oja()), {"rho": 0.3, "alpha": 0.6}, copies=1),
+    "xsam_unnormalized": Method(partial(xsam, eigenvector=oja(), normalize=False), eigen, copies=1),
     "normalized_sam": Method(partial(xsam, alpha=0.0, eigenvector=oja()), {"rho": 0.3}, copies=1),
 }
 

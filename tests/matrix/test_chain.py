@@ -15,6 +15,7 @@ from tests.matrix.problem import (
     assert_close,
     descend,
     init,
+    jit,
     stack,
     stepper,
     train,
@@ -55,8 +56,12 @@ def averaged_adamw(memory: Any, direction: Any, params: Any, k: int) -> tuple[An
     return descend((ema, first, second), add_decay(adam, params), params, k)
 
 
+MUON = optax.contrib.muon(LEARNING_RATE)
+
+
+@jit
 def muon(memory: Any, direction: Any, params: Any, k: int) -> tuple[Any, Any]:
-    update, memory = AFTER["muon"][0].update(direction, memory, params)
+    update, memory = MUON.update(direction, memory, params)
     return memory, update
 
 
@@ -70,7 +75,7 @@ AFTER: dict[str, tuple[optax.GradientTransformation, Rule]] = {
         optax.chain(optax.ema(0.8), optax.adamw(LEARNING_RATE, weight_decay=0.3)),
         averaged_adamw,
     ),
-    "muon": (optax.contrib.muon(LEARNING_RATE), muon),
+    "muon": (MUON, muon),
 }
 
 
@@ -98,7 +103,7 @@ def test_after(name: str, before: str) -> None:
     assert_close(trajectory, train_by_hand(name, before=rule))
 
 
-@pytest.mark.parametrize("name", ["sam", "asam", "eigen_sam", "xsam", "xsam_unnormalized"])
+@pytest.mark.parametrize("name", ["sam", "asam", "eigen_sam", "xsam"])
 def test_clipping_before_changes_nothing(name: str) -> None:
     """These see of the gradient its direction only."""
     assert_close(train_by_hand(name, before=clip), train_by_hand(name))

@@ -1,0 +1,269 @@
+"""Inside optax's wrappers: trajectories against the same method without them."""
+
+import functools
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import xsam_jax
+from tests.matrix.methods import LEARNING_RATE, METHODS, every_method
+from tests.matrix.problem import (
+    STEPS,
+    assert_close,
+    at,
+    batch,
+    grad_fn,
+    init,
+    jit,
+    loss,
+    stack,
+    step,
+    stepper,
+    train,
+    undisturbed,
+)
+
+SGD = optax.sgd(LEARNING_RATE)
+
+
+def descended(params: chex.ArrayTree, direction: chex.ArrayTree) -> chex.ArrayTree:
+    return jax.tree.map(lambda w, d: w - LEARNING_RATE * d, params, direction)
+
+
+@every_method
+def test_inject_hyperparams(name: str) -> None:
+    """Hyperparameters set in the state hold from that state on."""
+    method = METHODS[name]
+    halves = {
+        key: value / 2 for key, value in method.hyperparameters.items() if key not in method.static
+    }
+    params, state = at(1, undisturbed(name))
+    expected, _ = train(method.optimizer(**halves), params, state, steps=[2, 3])
+
+    factory = optax.inject_hyperparams(method.factory, static_args=method.static)
+    injected = method._replace(factory=factory).optimizer()
+    before, states = train(injected, steps=[0, 1])
+    assert_close(before, jax.tree.map(lambda leaf: leaf[:2], undisturbed(name)[0]))
+    state = optax.tree.set(at(1, states), **jax.tree.map(jnp.asarray, halves))
+    after, _ = train(injected, at(1, before), state, steps=[2, 3])
+    assert_close(after, expected)
+
+
+@pytest.mark.usefixtures("standard_promotion")  # optax divides float64 by int32
+@every_method
+def test_multi_steps(name: str) -> None:
+    """The mean over all micro-batches as ``grad_fn`` makes it the step of the whole batch."""
+    tx = optax.MultiSteps(METHODS[name].optimizer(), 2, accumulator_dtype=jnp.float64)
+
+    @jit
+    def stepped(params: chex.ArrayTree, state: Any, k: chex.Array, half: chex.Array) -> Any:
+        halves = jax.tree.map(lambda array: array.reshape(2, 3, -1), batch(k))
+        mean = xsam_jax.mean_grad_fn(loss, halves)
+        micro = jax.grad(loss)(params, at(half, halves))
+        updates, state = tx.update(micro, state, params, grad_fn=mean)
+        return optax.apply_updates(params, updates), state
+
+    params, trajectory = init(), []
+    state = tx.init(params)
+    for k in range(STEPS):
+        waiting, state = stepped(params, state, k, 0)
+        chex.assert_trees_all_equal(waiting, params)
+        params, state = stepped(params, state, k, 1)
+        trajectory.append(params)
+    assert_close(stack(trajectory), undisturbed(name)[0])
+
+
+@functools.cache
+def kernel_by_hand(name: str) -> chex.ArrayTree:
+    """The trajectory when the method knows nothing but the kernel and the bias descends plainly."""
+    tx = METHODS[name].optimizer()
+
+    @jit
+    def stepped(params: chex.ArrayTree, state: Any, k: chex.Array) -> tuple[chex.ArrayTree, Any]:
+        g = grad_fn(k)(params)
+
+        def kernel_grad_fn(kernel: chex.Array) -> chex.Array:
+            return grad_fn(k)({"kernel": kernel, "bias": params["bias"]})["kernel"]
+
+        update, state = tx.update(g["kernel"], state, params["kernel"], grad_fn=kernel_grad_fn)
+        return {**descended(params, g), "kernel": params["kernel"] + update}, state
+
+    params, trajectory = init(), []
+    state = tx.init(params["kernel"])
+    for k in range(STEPS):
+        params, state = stepped(params, state, k)
+        trajectory.append(params)
+    return stack(trajectory)
+
+
+@pytest.mark.parametrize("wrapper", ["masked", "partition"])
+@every_method
+def test_part_of_the_leaves(name: str, wrapper: str) -> None:
+    """Only the kernel is perturbed, and norms and eigenvectors know of no other leaf."""
+    method, sharp = METHODS[name], {"kernel": True, "bias": False}
+    if wrapper == "partition":
+        tx = optax.partition(
+            {"sharp": method.optimizer(), "plain": SGD}, {"kernel": "sharp", "bias": "plain"}
+        )
+    elif method.wraps_base:
+        tx = optax.chain(
+            optax.masked(method.optimizer(), sharp),
+            optax.masked(SGD, jax.tree.map(operator.not_, sharp)),
+        )
+    else:
+        tx = optax.chain(optax.masked(method.transformation(), sharp), SGD)
+
+    @jit
+    def stepped(params: chex.ArrayTree, state: Any, k: chex.Array) -> tuple[chex.ArrayTree, Any]:
+        whole = grad_fn(k)
+        partial = xsam_jax.masked_grad_fn(whole, params)
+        updates, state = tx.update(whole(params), state, params, grad_fn=partial)
+        return optax.apply_updates(params, updates), state
+
+    params, trajectory = init(), []
+    state = tx.init(params)
+    for k in range(STEPS):
+        params, state = stepped(params, state, k)
+        trajectory.append(params)
+    assert_close(stack(trajectory), kernel_by_hand(name))
+
+
+@every_method
+def test_masked_without_masked_grad_fn(name: str) -> None:
+    """The error says what to do."""
+    tx, params = optax.masked(METHODS[name].optimizer(), {"kernel": True, "bias": False}), init()
+    with pytest.raises(Exception, match=r".") as error:
+        tx.update(params, tx.init(params), params, grad_fn=grad_fn(0))
+    assert "masked_grad_fn(grad_fn, params)" in "".join(error.value.__notes__)
+
+
+Poisoned = Callable[[Any, chex.Numeric, chex.Numeric], tuple[chex.ArrayTree, Any]]
+
+
+def poisoned_update(tx: optax.GradientTransformationExtraArgs) -> Poisoned:
+    """``(state, in_updates, in_grad_fn) -> tx's update``: factors on one leaf of each gradient."""
+    params = init()
+
+    def poisoned(gradient: chex.ArrayTree, factor: chex.Numeric) -> chex.ArrayTree:
+        return gradient | {"bias": gradient["bias"] * jnp.asarray(factor, jnp.float64)}
+
+    @jit
+    def update(state: Any, in_updates: chex.Numeric, in_grad_fn: chex.Numeric) -> Any:
+        return tx.update(
+            poisoned(grad_fn(0)(params), in_updates),
+            state,
+            params,
+            grad_fn=lambda at: poisoned(grad_fn(0)(at), in_grad_fn),
+        )
+
+    return update
+
+
+@every_method
+def test_apply_if_finite_around(name: str) -> None:
+    """It sees the gradient that it is given, and skips all of the step."""
+    tx = optax.apply_if_finite(METHODS[name].optimizer(), 3)
+    update = poisoned_update(tx)
+    _, good = update(tx.init(init()), 1.0, 1.0)
+    for poison in (jnp.nan, jnp.inf):
+        updates, skipped = update(good, poison, 1.0)
+        chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, init()))
+        chex.assert_trees_all_equal(skipped.inner_state, good.inner_state)
+        # It looks at what goes into the method, so not at the second gradient.
+        with pytest.raises(AssertionError):
+            chex.assert_tree_all_finite(update(good, 1.0, poison)[0])
+
+
+@every_method
+def test_apply_if_finite_after(name: str) -> None:
+    """It sees both gradients; of the step the method keeps nothing but that it was one."""
+    method, base = METHODS[name], optax.sgd(LEARNING_RATE, momentum=0.9)
+    tx = (
+        optax.chain(method.optimizer(base), optax.apply_if_finite(optax.identity(), 3))
+        if method.wraps_base
+        else optax.chain(method.transformation(), optax.apply_if_finite(base, 3))
+    )
+    update = poisoned_update(tx)
+    _, good = update(tx.init(init()), 1.0, 1.0)
+    for poison in (jnp.nan, jnp.inf):
+        for factors in ((poison, 1.0), (1.0, poison), (poison, poison)):
+            updates, (method_state, guard) = update(good, *factors)
+            chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, init()))
+            chex.assert_trees_all_equal(method_state, good[0]._replace(count=method_state.count))
+            assert method_state.count == good[0].count + 1
+            chex.assert_trees_all_equal(guard.inner_state, good[1].inner_state)
+            assert guard.total_notfinite == 1
+    # Training goes on.
+    updates, _ = update((method_state, guard), 1.0, 1.0)
+    chex.assert_tree_all_finite(updates)
+
+
+@every_method
+def test_conditionally_transform(name: str) -> None:
+    """Steps that it leaves out are plain ones and no steps of the method."""
+    # Without a learning rate: a left out step passes on the gradient.
+    tx = METHODS[name].transformation(optax.identity())
+    plain, sharp = (jit(functools.partial(step, inner)) for inner in (SGD, optax.chain(tx, SGD)))
+
+    @jit
+    def conditional(params: chex.ArrayTree, state: Any, k: chex.Array, active: chex.Array) -> Any:
+        wrapped = optax.conditionally_transform(tx, lambda count: active[count])
+        return step(optax.chain(wrapped, SGD), params, state, k)
+
+    from_step_2, every_second = (False, False, True, True), (True, False, True, False)
+    for active in (from_step_2, every_second):
+        params = by_hand = init()
+        state = optax.chain(optax.conditionally_transform(tx, bool), SGD).init(params)
+        sharp_state = optax.chain(tx, SGD).init(params)
+        for k in range(STEPS):
+            params, state = conditional(params, state, k, jnp.asarray(active))
+            if active[k]:
+                by_hand, sharp_state = sharp(by_hand, sharp_state, k)
+            else:
+                by_hand, _ = plain(by_hand, SGD.init(by_hand), k)
+            assert_close(params, by_hand)
+
+
+@every_method
+def test_lookahead_takes_no_grad_fn(name: str) -> None:
+    """optax.lookahead has no extra arguments, and a chain drops them on the way to it."""
+    params = optax.LookaheadParams.init_synced(init())
+    tx = optax.lookahead(METHODS[name].optimizer(), sync_period=2, slow_step_size=0.5)
+    state = tx.init(params)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'grad_fn'"):
+        tx.update(params.fast, state, params, grad_fn=grad_fn(0))
+    with pytest.raises(ValueError, match="grad_fn must be a function"):
+        optax.chain(tx).update(params.fast, (state,), params, grad_fn=grad_fn(0))
+
+
+@pytest.mark.usefixtures("standard_promotion")  # optax multiplies by booleans
+@pytest.mark.usefixtures("standard_promotion")  # optax multiplies floats by a bool
+@every_method
+def test_lookahead_with_grad_fn_bound(name: str) -> None:
+    inner = METHODS[name].optimizer()
+
+    def lookahead(k: chex.Numeric) -> optax.GradientTransformation:
+        bound = functools.partial(inner.update, grad_fn=grad_fn(k))
+        return optax.lookahead(optax.GradientTransformation(inner.init, bound), 2, 0.5)
+
+    @jit
+    def lookahead_step(params: Any, state: Any, k: chex.Numeric) -> tuple[Any, Any]:
+        updates, state = lookahead(k).update(grad_fn(k)(params.fast), state, params)
+        return optax.apply_updates(params, updates), state
+
+    params = optax.LookaheadParams.init_synced(init())
+    state = lookahead(0).init(params)
+    slow = fast = init()
+    by_hand = inner.init(fast)
+    for k in range(STEPS):
+        params, state = lookahead_step(params, state, k)
+        fast, by_hand = stepper(name)(fast, by_hand, k)
+        if k % 2:
+            slow = fast = jax.tree.map(lambda slow, fast: (slow + fast) / 2, slow, fast)
+        assert_close(params, optax.LookaheadParams(fast=fast, slow=slow))
