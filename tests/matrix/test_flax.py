@@ -1,77 +1,104 @@
-"""In flax's training loops, with Linen's and NNX's parameters."""
+"""With Flax a method takes the trajectory that it takes with plain dicts."""
 
 from typing import Any
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 import pytest
 from flax import nnx
-from flax.core import FrozenDict
 from flax.training.train_state import TrainState
 
 from tests.matrix.methods import METHODS, every_method
-from tests.matrix.problem import STEPS, assert_close, batch, grad_fn, init, jit, stack, undisturbed
+from tests.matrix.problem import STEPS, assert_close, batch, init, train
+
+# Flax multiplies and adds biases with implicit promotion of dtypes and ranks.
+pytestmark = pytest.mark.usefixtures("flax_promotion")
+
+
+@pytest.fixture
+def flax_promotion() -> Any:
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def _last(name: str) -> chex.ArrayTree:
+    trajectory, _ = train(METHODS[name].optimizer())
+    return jax.tree.map(lambda leaf: leaf[-1], trajectory)
+
+
+def _loss(prediction: chex.Array, y: chex.Array) -> chex.Array:
+    return jnp.mean((jnp.tanh(prediction) - y) ** 2)
 
 
 @every_method
-def test_train_state(name: str) -> None:
-    """TrainState.apply_gradients passes nothing on, so tx.update is called by hand."""
+def test_linen_in_a_train_state(name: str) -> None:
+    """`TrainState.apply_gradients` keeps its keywords to itself, so the update is spelt out."""
+    layer = nn.Dense(2, param_dtype=jnp.float64)
     state = TrainState.create(
-        apply_fn=lambda: None, params=FrozenDict(init()), tx=METHODS[name].optimizer()
+        apply_fn=layer.apply, params={"params": init()}, tx=METHODS[name].optimizer()
     )
 
-    @jit
-    def stepped(state: TrainState, k: chex.Numeric) -> TrainState:
-        gradient = grad_fn(k)
+    @jax.jit
+    def step(state: TrainState, k: chex.Array) -> TrainState:
+        x, y = batch(k)
+        grad_fn = jax.grad(lambda params: _loss(state.apply_fn(params, x), y))
         updates, opt_state = state.tx.update(
-            gradient(state.params), state.opt_state, state.params, grad_fn=gradient
+            grad_fn(state.params), state.opt_state, state.params, grad_fn=grad_fn
         )
         params = optax.apply_updates(state.params, updates)
         return state.replace(step=state.step + 1, params=params, opt_state=opt_state)
 
-    trajectory = []
     for k in range(STEPS):
-        state = stepped(state, k)
-        trajectory.append(state.params.unfreeze())
-    assert_close(stack(trajectory), undisturbed(name)[0])
+        state = step(state, jnp.int32(k))
+    assert_close(state.params["params"], _last(name))
 
 
-@every_method
-def test_apply_gradients_passes_no_grad_fn(name: str) -> None:
-    state = TrainState.create(apply_fn=lambda: None, params=init(), tx=METHODS[name].optimizer())
-    with pytest.raises(ValueError, match="grad_fn must be a function"):
-        state.apply_gradients(grads=init(), grad_fn=grad_fn(0))
-
-
-class Model(nnx.Module):
-    def __init__(self) -> None:
-        self.kernel, self.bias = nnx.Param(init()["kernel"]), nnx.Param(init()["bias"])
-
-    def loss(self, k: chex.Numeric) -> chex.Array:
-        x, y = batch(k)
-        return jnp.mean((jnp.tanh(x @ self.kernel[...] + self.bias[...][None]) - y) ** 2)
+def _nnx_layer() -> nnx.Linear:
+    layer = nnx.Linear(3, 2, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+    nnx.update(layer, nnx.State({k: nnx.Param(v) for k, v in init().items()}))
+    return layer
 
 
 @every_method
 def test_nnx_optimizer(name: str) -> None:
-    """``grad_fn`` is given the pure state of the parameters, and what it returns is one too."""
-    model = Model()
-    optimizer = nnx.Optimizer(model, METHODS[name].optimizer(), wrt=nnx.Param)
+    """`nnx.Optimizer.update` hands its keywords on to the transformation."""
+    layer = _nnx_layer()
+    optimizer = nnx.Optimizer(layer, METHODS[name].optimizer(), wrt=nnx.Param)
 
     @nnx.jit
-    def stepped(model: Model, optimizer: nnx.Optimizer[Model], k: chex.Array) -> None:
-        graphdef = nnx.graphdef(model)
+    def step(layer: nnx.Linear, optimizer: nnx.Optimizer, k: chex.Array) -> None:
+        x, y = batch(k)
+        graphdef, params = nnx.split(layer, nnx.Param)
 
-        def pure_grad_fn(params: Any) -> Any:
-            return jax.grad(lambda params: nnx.merge(graphdef, params).loss(k))(params)
+        def grad_fn(params: nnx.State) -> nnx.State:
+            return jax.grad(lambda p: _loss(nnx.merge(graphdef, p, copy=True)(x), y))(params)
 
-        gradient = nnx.grad(lambda model: model.loss(k))(model)
-        optimizer.update(model, gradient, grad_fn=pure_grad_fn)
+        optimizer.update(layer, grad_fn(params), grad_fn=grad_fn)
 
-    trajectory = []
     for k in range(STEPS):
-        stepped(model, optimizer, jnp.asarray(k))
-        trajectory.append({"kernel": model.kernel[...], "bias": model.bias[...]})
-    assert_close(stack(trajectory), undisturbed(name)[0])
+        step(layer, optimizer, jnp.int32(k))
+    assert_close(nnx.to_pure_dict(nnx.state(layer, nnx.Param)), _last(name))
+
+
+@every_method
+def test_nnx_state_as_parameters(name: str) -> None:
+    tx = METHODS[name].optimizer()
+    graphdef, params = nnx.split(_nnx_layer())
+
+    @jax.jit
+    def step(params: nnx.State, state: Any, k: chex.Array) -> tuple[nnx.State, Any]:
+        x, y = batch(k)
+
+        def grad_fn(params: nnx.State) -> nnx.State:
+            return jax.grad(lambda p: _loss(nnx.merge(graphdef, p, copy=True)(x), y))(params)
+
+        updates, state = tx.update(grad_fn(params), state, params, grad_fn=grad_fn)
+        return optax.apply_updates(params, updates), state
+
+    state = tx.init(params)
+    for k in range(STEPS):
+        params, state = step(params, state, jnp.int32(k))
+    assert_close(nnx.to_pure_dict(params), _last(name))

@@ -45,6 +45,8 @@ def test_inject_hyperparams(name: str) -> None:
     }
     params, state = at(1, undisturbed(name))
     expected, _ = train(method.optimizer(**halves), params, state, steps=[2, 3])
+    with pytest.raises(AssertionError):
+        assert_close(at(-1, expected), at(-1, undisturbed(name)[0]), atol=1e-4)
 
     factory = optax.inject_hyperparams(method.factory, static_args=method.static)
     injected = method._replace(factory=factory).optimizer()
