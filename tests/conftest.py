@@ -12,7 +12,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def strict_numerics(request: pytest.FixtureRequest) -> Iterator[None]:
-    """x64 on, dtype and rank promotion are errors; `experiments` and README run as users run them."""
+    """x64 on, dtype and rank promotion errors; `experiments` and README run as users run them."""
     if "experiments" in request.path.parts or request.path.name == "test_readme.py":
         yield
         return

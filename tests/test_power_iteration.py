@@ -84,6 +84,18 @@ def test_seeds_and_start() -> None:
     np.testing.assert_allclose(vector(start=start), vector(start=scaled), rtol=1e-12)
 
 
+def test_tree_of_float32_and_float64() -> None:
+    """Every leaf of the eigenvector has its own dtype."""
+    params = {"a": jnp.ones(2, jnp.float32), "b": jnp.ones(2)}
+    tx = xsam_jax.xsam(eigenvector=xsam_jax.power_iteration(iters=60))
+    curvatures = {"a": jnp.float32(1.0), "b": 3.0}
+    gradient = lambda w: {leaf: curvatures[leaf] * w[leaf] for leaf in w}
+    _, state = tx.update(gradient(params), tx.init(params), params, grad_fn=gradient)
+    chex.assert_trees_all_equal_dtypes(state.eigenvector, params)
+    np.testing.assert_allclose(state.eigenvector["a"], 0, atol=1e-12)
+    np.testing.assert_allclose(jnp.linalg.norm(state.eigenvector["b"]), 1, rtol=1e-12)
+
+
 def test_start_of_another_tree() -> None:
     with pytest.raises(ValueError, match="start must have the tree structure of params"):
         _run([2.0, 1.0, 1.0], start=jnp.ones(3))

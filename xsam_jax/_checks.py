@@ -16,20 +16,21 @@ ScalarOrSchedule: TypeAlias = float | chex.Array | Schedule
 def schedule(
     name: str, value: ScalarOrSchedule, low: float = 0.0, high: float = math.inf
 ) -> Schedule:
-    """A checked hyperparameter as a function of the step count.
-
-    A traced value (`optax.inject_hyperparams`, `jax.vmap` over a hyperparameter) and a schedule
-    have no number to check.
-    """
+    """A checked hyperparameter as a function of the step count; a schedule is one already."""
     if callable(value):
         return value
-    if not isinstance(value, jax.core.Tracer):
-        number(name, value, low, high)
+    number(name, value, low, high)
     return lambda count: value
 
 
 def number(name: str, value: Any, low: float, high: float = math.inf) -> None:
-    """Raises unless ``value`` is a finite real scalar in ``[low, high]``."""
+    """Raises unless ``value`` is a finite real scalar in ``[low, high]``.
+
+    A traced one (`optax.inject_hyperparams`, `jax.vmap` over a hyperparameter) has no value to
+    check.
+    """
+    if isinstance(value, jax.core.Tracer):
+        return
     allowed = f"a number >= {low:g}" if high == math.inf else f"a number in [{low:g}, {high:g}]"
     if isinstance(value, bool) or not (
         isinstance(value, (int, float, np.ndarray, np.generic, jax.Array))

@@ -56,17 +56,17 @@ def power_iteration(
 
     def cold(pair: Eigenpair, count: chex.Array) -> chex.ArrayTree:
         if start is not None:
-            return _linalg.cast_like(_linalg.scale_to(1, start), pair.vector)
+            return start
         key = jax.random.fold_in(jax.random.key(seed), count)
         leaves, treedef = jax.tree.flatten(pair.vector)
         keys = jax.random.split(key, len(leaves))
         normals = [
             jax.random.normal(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)
         ]
-        return _linalg.scale_to(1, jax.tree.unflatten(treedef, normals))
+        return jax.tree.unflatten(treedef, normals)
 
     def refresh(step: Ascent, count: chex.Array, pair: Eigenpair) -> Eigenpair:
-        vector = cold(pair, count)
+        vector = _linalg.cast_like(_linalg.scale_to(1, cold(pair, count)), pair.vector)
         if warm_start:
             known = _linalg.norm(pair.vector) > 0
             vector = _linalg.select(known, pair.vector, vector)

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import chex
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -116,6 +117,6 @@ def wsam_decoupled(
 
 def _sharpness_weight(gamma: float) -> float:
     _checks.number("gamma", gamma, low=0.0)
-    if gamma >= 1:
+    if not isinstance(gamma, jax.core.Tracer) and gamma >= 1:
         raise ValueError(f"gamma must be a number in [0, 1), got {gamma!r}")
     return gamma / (1 - gamma)
