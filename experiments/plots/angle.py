@@ -44,7 +44,7 @@ class Measured(NamedTuple):
         plain: Degrees in [0, 90] between the gradient and the eigenvector.
         layerwise: The same with the gradient of each layer normalised (section 4.1).
         top_value: The eigenvalue, of the Hessian of the step's mini-batch.
-        residual: How far the eigenpair is from an exact one, in units of the eigenvalue.
+        residual: Norm of the Hessian times the eigenvector minus the eigenvalue times it.
     """
 
     plain: Any
