@@ -32,7 +32,6 @@ class Method(NamedTuple):
       hyperparameters: those that matter, none of them zero; half of each is allowed too.
       copies: of the parameters in its state.
       products: Hessian-vector products at every second step.
-      static: those of the hyperparameters that cannot be traced.
       wraps_base: it is a whole optimizer.
     """
 
@@ -40,7 +39,6 @@ class Method(NamedTuple):
     hyperparameters: dict[str, float]
     copies: int = 0
     products: int = 0
-    static: tuple[str, ...] = ()
     wraps_base: bool = False
 
     def transformation(
