@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from experiments.config import TrainConfig
+from experiments.config import TrainConfig, resolve
 from experiments.plots.options import FigureOptions, distinct, size_of_runs, train_config
 from experiments.plots.output import COLORS, MARKERS, new_figure, write_figure, write_table
 from experiments.plots.runs import run_once
@@ -43,6 +43,9 @@ def make(options: Alpha) -> None:
     """Train at every alpha and write alpha.png and alpha.csv."""
     distinct("alphas", options.alphas)
     alphas = sorted(options.alphas)
+    for alpha in alphas:
+        # Before the first run, not when its turn comes.
+        resolve(config_at(options, "xsam", alpha, options.seeds[0]))
     seeds = options.seeds
     rows: list[tuple[str, float | None, int, float]] = []
     sam = [
