@@ -1,6 +1,7 @@
 """One compiled program for all steps, in place, and in mixed precision."""
 
 from functools import partial
+from typing import Any
 
 import chex
 import jax
@@ -45,12 +46,13 @@ def test_bfloat16_leaf_beside_float32(name: str) -> None:
     mixed = {"kernel": init(jnp.bfloat16)["kernel"], "bias": init(jnp.float32)["bias"]}
 
     @jit
+    def update(params: chex.ArrayTree, state: Any, k: chex.Numeric) -> tuple[chex.ArrayTree, Any]:
+        gradient = grad_fn(k)
+        return tx.update(gradient(params), state, params, grad_fn=gradient)
+
     def second_update(params: chex.ArrayTree) -> chex.ArrayTree:
-        state = tx.init(params)
-        for k in range(2):
-            gradient = grad_fn(k)
-            updates, state = tx.update(gradient(params), state, params, grad_fn=gradient)
-        return updates
+        _, state = update(params, tx.init(params), 0)
+        return update(params, state, 1)[0]
 
     actual = second_update(mixed)
     chex.assert_trees_all_equal_shapes_and_dtypes(actual, mixed)
