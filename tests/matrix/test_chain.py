@@ -20,6 +20,7 @@ from tests.matrix.problem import (
     stepper,
     train,
     train_by_hand,
+    undisturbed,
 )
 
 SGD = optax.sgd(LEARNING_RATE)
@@ -101,6 +102,9 @@ def test_after(name: str, before: str) -> None:
     }[before]
     trajectory, _ = train(optax.chain(transformation, METHODS[name].optimizer()))
     assert_close(trajectory, train_by_hand(name, before=rule))
+    if before == "add_decayed_weights":  # the perturbation has turned
+        with pytest.raises(AssertionError):
+            assert_close(trajectory, undisturbed(name)[0], atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["sam", "asam", "eigen_sam", "xsam"])

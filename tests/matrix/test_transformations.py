@@ -16,6 +16,7 @@ from tests.matrix.problem import (
     init,
     jit,
     step,
+    undisturbed,
 )
 
 
@@ -39,6 +40,7 @@ def test_vmap_over_seeds_and_rho(name: str) -> None:
     batched = jit(both)(scales, radii)
     for i in range(2):
         assert_close(at(i, batched), one(scales[i], radii[i]))
+    assert_close(at(0, batched), undisturbed(name)[0])  # whose rho is not traced
     branches = str(jax.make_jaxpr(both)(scales, radii)).count("cond[")
     assert (branches > 0) == (METHODS[name].products > 0)
 
