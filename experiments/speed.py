@@ -5,7 +5,8 @@ python -m experiments.speed --model resnet18 --batch-size 32
 
 All compiled steps run in one process, one after the other in each round, so that a drift of the
 machine's speed meets all of them. Two ratios are given: that of the fastest runs, and the median
-over rounds of the ratio within a round, with its quartiles. Nothing else may run on the machine meanwhile.
+over rounds of the ratio within a round, with its quartiles. Nothing else may run on the machine
+meanwhile.
 """
 
 import json
