@@ -143,15 +143,6 @@ def test_part_of_the_leaves(name: str, wrapper: str) -> None:
     assert_close(stack(trajectory), kernel_by_hand(name))
 
 
-@every_method
-def test_masked_without_masked_grad_fn(name: str) -> None:
-    """The error says what to do."""
-    tx, params = optax.masked(METHODS[name].optimizer(), {"kernel": True, "bias": False}), init()
-    with pytest.raises(Exception, match=r".") as error:
-        tx.update(params, tx.init(params), params, grad_fn=grad_fn(0))
-    assert "masked_grad_fn(grad_fn, params)" in "".join(error.value.__notes__)
-
-
 Poisoned = Callable[[Any, chex.Numeric, chex.Numeric], tuple[chex.ArrayTree, Any]]
 
 
@@ -239,19 +230,6 @@ def test_conditionally_transform(name: str) -> None:
             assert_close(params, by_hand)
 
 
-@every_method
-def test_lookahead_takes_no_grad_fn(name: str) -> None:
-    """optax.lookahead has no extra arguments, and a chain drops them on the way to it."""
-    params = optax.LookaheadParams.init_synced(init())
-    tx = optax.lookahead(METHODS[name].optimizer(), sync_period=2, slow_step_size=0.5)
-    state = tx.init(params)
-    with pytest.raises(TypeError, match="unexpected keyword argument 'grad_fn'"):
-        tx.update(params.fast, state, params, grad_fn=grad_fn(0))
-    with pytest.raises(ValueError, match="grad_fn must be a function"):
-        optax.chain(tx).update(params.fast, (state,), params, grad_fn=grad_fn(0))
-
-
-@pytest.mark.usefixtures("standard_promotion")  # optax multiplies by booleans
 @pytest.mark.usefixtures("standard_promotion")  # optax multiplies floats by a bool
 @every_method
 def test_lookahead_with_grad_fn_bound(name: str) -> None:
