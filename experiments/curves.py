@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from experiments.plots.output import COLORS
 from experiments.results import EpochMetrics, write_atomically
 from experiments.step import StepMetrics
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart; train and test differ in
-# their dashes as well.
-_TRAIN, _TEST, _CURVATURE, _ANGLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+# Train and test differ in their dashes as well.
+_TRAIN, _TEST, _CURVATURE, _ANGLE = COLORS[:4]
 
 
 def write_curves(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from experiments.config import DatasetName
+from experiments.config import DatasetName, ResolvedConfig
 from experiments.errors import UserError
 from experiments.idx import read_idx
 
@@ -96,6 +96,22 @@ def load(name: DatasetName, data_dir: Path | None = None) -> Dataset:
         UserError: The files are missing or damaged.
     """
     return LOADERS[name](data_dir)
+
+
+def load_for(config: ResolvedConfig) -> Dataset:
+    """Load what a run is trained and tested on.
+
+    Args:
+        config: The run.
+
+    Returns:
+        Its data set, reduced if the run is one of fewer images.
+
+    Raises:
+        UserError: The files are missing or damaged, or hold too few images.
+    """
+    data = load(config.dataset, config.data_dir)
+    return first_of_every_class(data, config.train_images, config.test_images)
 
 
 def first_of_every_class(

@@ -71,7 +71,9 @@ def progress_bar() -> Iterator[OnProgress]:
     try:
         yield show
     finally:
-        bar.stop()
+        # A bar that was never shown would leave an empty line.
+        if bar.live.is_started:
+            bar.stop()
 
 
 def _describe(report: Report) -> str:

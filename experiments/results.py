@@ -104,7 +104,7 @@ def open_run(config: ResolvedConfig) -> None:
         # From here on the directory holds an unfinished run, whatever it held before.
         for name in ("result.json", "metrics.jsonl", "curves.png"):
             (out / name).unlink(missing_ok=True)
-        _write_json(out / "config.json", config.to_json())
+        write_json(out / "config.json", config.to_json())
     except OSError as error:
         raise UserError(f"--out {out} cannot be written: {error.strerror}.") from None
 
@@ -113,9 +113,9 @@ def _refuse_other_run(config: ResolvedConfig) -> None:
     file = config.out / "config.json"
     if not file.exists():
         return
-    mine = _identity(config.to_json())
+    mine = identity(config.to_json())
     try:
-        theirs = _identity(json.loads(file.read_text()))
+        theirs = identity(json.loads(file.read_text()))
     except (ValueError, AttributeError):
         theirs = {}
     if theirs.keys() != mine.keys():
@@ -128,7 +128,8 @@ def _refuse_other_run(config: ResolvedConfig) -> None:
         )
 
 
-def _identity(config: dict[str, Any]) -> dict[str, Any]:
+def identity(config: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a config.json that make a run another run."""
     return {name: value for name, value in config.items() if name not in _PLACES}
 
 
@@ -140,7 +141,7 @@ def write_metrics(out: Path, epochs: Sequence[EpochMetrics]) -> None:
 
 def write_result(out: Path, result: Result) -> None:
     """Write result.json, the mark of a finished run."""
-    _write_json(out / "result.json", _finite(result._asdict()))
+    write_json(out / "result.json", _finite(result._asdict()))
 
 
 def write_atomically(file: Path, content: bytes) -> None:
@@ -150,7 +151,8 @@ def write_atomically(file: Path, content: bytes) -> None:
     temporary.replace(file)
 
 
-def _write_json(file: Path, value: dict[str, Any]) -> None:
+def write_json(file: Path, value: dict[str, Any]) -> None:
+    """Replace a JSON file as a whole."""
     write_atomically(file, (json.dumps(value, indent=2) + "\n").encode())
 
 

@@ -30,6 +30,11 @@ class Sharpness(NamedTuple):
     angle: jax.Array
 
 
+def fold(degrees: jax.Array) -> jax.Array:
+    """The angle to a line instead of an arrow: an eigenvector's sign is arbitrary."""
+    return jnp.minimum(degrees, 180 - degrees)
+
+
 def fixed_subset(data: Batch, size: int) -> Batch:
     """Draw the images on which the curvature is measured.
 
@@ -76,7 +81,6 @@ def make_measure(
         radius = _RADIUS / jnp.maximum(optax.tree.norm(grads), 1e-12)
         perturbed = grad_fn(optax.tree.add_scale(params, radius, grads))
         eigenvector = jax.tree.map(lambda leaf: leaf[0], top.vectors)
-        angle = curvature.angle(perturbed, eigenvector)
-        return Sharpness(top.values[0], jnp.minimum(angle, 180 - angle))
+        return Sharpness(top.values[0], fold(curvature.angle(perturbed, eigenvector)))
 
     return measure

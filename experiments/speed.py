@@ -9,7 +9,6 @@ over rounds of the ratio within a round, with its quartiles. Nothing else may ru
 meanwhile.
 """
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -31,7 +30,7 @@ from experiments.config import ModelName
 from experiments.errors import UserError, exit_on_user_error
 from experiments.models import build_model
 from experiments.network import Batch, as_functions, loss_and_outcome
-from experiments.results import versions, write_atomically
+from experiments.results import versions, write_json
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def steps(params: chex.ArrayTree, loss: Callable[..., jax.Array]) -> dict[str, S
     """All steps to be timed."""
     base = partial(optax.sgd, 0.01, momentum=0.9)
 
-    def step(tx: optax.GradientTransformation, *, opaque: bool = False, count: int = 0) -> Step:
+    def step(tx: optax.GradientTransformation, count: int = 0) -> Step:
         """``count`` steps were taken before, so that a refresh can be timed alone."""
         tx = optax.with_extra_args_support(tx)
 
@@ -114,7 +113,7 @@ def steps(params: chex.ArrayTree, loss: Callable[..., jax.Array]) -> dict[str, S
             return optax.apply_updates(params, updates), state
 
         state = tx.init(params)
-        if not opaque and count:
+        if count:
             state = optax.tree.set(state, count=jnp.asarray(count, jnp.int32))
         return Step(function, state)
 
@@ -124,7 +123,7 @@ def steps(params: chex.ArrayTree, loss: Callable[..., jax.Array]) -> dict[str, S
     paper, short = xsam_jax.power_iteration(), xsam_jax.power_iteration(iters=2)
     return {
         "sgd": step(base()),
-        BASELINE: step(optax_sam, opaque=True),
+        BASELINE: step(optax_sam),
         "sam": step(optax.chain(xsam_jax.sam(), base())),
         "asam": step(optax.chain(xsam_jax.sam(adaptive=True), base())),
         "gsam": step(optax.chain(xsam_jax.gsam(), base())),
@@ -170,13 +169,10 @@ def measure(config: SpeedConfig) -> list[Row]:
         compiled[name] = (seconds, memory.temp_size_in_bytes / 2**20, cost["flops"] / 1e9)
         calls[name] = partial(program, params, state, batch)
     if config.epoch_steps:
-        loop, scan = epoch(all_steps["sam"], config.epoch_steps)
-        calls[f"sam, {config.epoch_steps} steps in a Python loop"] = partial(
-            loop.function, params, loop.state, batch
-        )
-        calls[f"sam, {config.epoch_steps} steps in one scan"] = partial(
-            scan.function, params, scan.state, batch
-        )
+        both = epoch(all_steps["sam"], config.epoch_steps)
+        for how, (function, state) in zip(("a Python loop", "one scan"), both, strict=True):
+            name = f"sam, {config.epoch_steps} steps in {how}"
+            calls[name] = partial(function, params, state, batch)
 
     for call in calls.values():
         jax.block_until_ready(call())
@@ -244,7 +240,7 @@ def main() -> None:
             "rows": [row._asdict() for row in rows],
         }
         config.out.mkdir(parents=True, exist_ok=True)
-        write_atomically(config.out / name, json.dumps(record, indent=1).encode())
+        write_json(config.out / name, record)
         print(table(rows))
         print(f"written to {config.out / name}")
 

@@ -17,7 +17,7 @@ import tyro
 from experiments.batches import steps_per_epoch
 from experiments.config import ResolvedConfig, TrainConfig, resolve
 from experiments.curves import write_curves
-from experiments.data import Dataset, first_of_every_class, load
+from experiments.data import Dataset, load_for
 from experiments.errors import UserError, exit_on_user_error
 from experiments.evaluate import make_evaluate
 from experiments.methods import build_method
@@ -67,9 +67,7 @@ def train(
     """
     started = time.perf_counter()
     resolved = resolve(config)
-    data = first_of_every_class(
-        load(resolved.dataset, resolved.data_dir), resolved.train_images, resolved.test_images
-    )
+    data = load_for(resolved)
     if resolved.batch_size > len(data.train_images):
         raise UserError(
             f"--batch-size must be at most the {len(data.train_images)} training images, "

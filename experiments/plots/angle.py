@@ -18,6 +18,7 @@ from experiments.config import resolve
 from experiments.plots.options import FigureOptions, positive, size_of_runs, train_config
 from experiments.plots.output import COLORS, new_figure, write_figure, write_table
 from experiments.plots.runs import arrays, run_once
+from experiments.sharpness import fold
 from experiments.step import TrainState
 from xsam_jax import curvature
 
@@ -59,11 +60,6 @@ class ObservedState(NamedTuple):
     inner: optax.OptState
     step: jax.Array
     measured: Measured
-
-
-def fold(degrees: jax.Array) -> jax.Array:
-    """The angle to a line instead of an arrow: an eigenvector's sign is arbitrary."""
-    return jnp.minimum(degrees, 180 - degrees)
 
 
 def measure(

@@ -14,7 +14,7 @@ import numpy as np
 
 from experiments.config import TrainConfig, resolve
 from experiments.network import Network
-from experiments.results import EpochMetrics, Result, write_atomically
+from experiments.results import EpochMetrics, Result, identity, write_atomically
 from experiments.step import TrainState
 from experiments.train import Observe, train
 
@@ -70,9 +70,8 @@ def run_once(
 
 def folder(config: TrainConfig, runs: Path) -> Path:
     """The folder of a run: two runs share one only if all their numbers must be the same."""
-    fields = resolve(config).to_json()
-    identity = {name: value for name, value in fields.items() if name not in ("out", "data_dir")}
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    fields = json.dumps(identity(resolve(config).to_json()), sort_keys=True)
+    digest = hashlib.sha256(fields.encode()).hexdigest()[:8]
     return runs / f"{config.dataset}-{config.model}-{config.method}-{config.seed}-{digest}"
 
 

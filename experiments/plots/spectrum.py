@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.config import Method, resolve
-from experiments.data import first_of_every_class, load
+from experiments.data import load_for
 from experiments.errors import UserError
 from experiments.network import Batch, Network, build_network, loss_and_outcome
 from experiments.plots import curves
@@ -97,9 +97,7 @@ def make(options: Spectrum) -> None:
         )
     finished = curves.runs(options)
     config = resolve(train_config(options, curvature_samples=options.curvature_samples))
-    data = first_of_every_class(
-        load(config.dataset, config.data_dir), config.train_images, config.test_images
-    )
+    data = load_for(config)
     network = build_network(config.model, data, jax.random.key(0))
     train_data = Batch(jnp.asarray(data.train_images), jnp.asarray(data.train_labels))
     subset = fixed_subset(train_data, config.curvature_samples)

@@ -3,25 +3,13 @@
 import importlib
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import experiments
 from experiments.train import main
-
-
-def fails(
-    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> str:
-    monkeypatch.setattr(sys, "argv", ["train", *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    assert stopped.value.code == 2
-    captured = capsys.readouterr()
-    assert captured.out.strip() == ""
-    assert captured.err.count("\n") == 1
-    return captured.err
 
 
 @pytest.mark.parametrize(
@@ -38,20 +26,20 @@ def test_one_line(
     words: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    fails: Callable[[Callable[[], None], list[str]], str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert words in fails(arguments, monkeypatch, capsys)
+    assert words in fails(main, arguments)
     assert not any(tmp_path.iterdir())
 
 
 def test_out_that_is_a_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, fails: Callable[[Callable[[], None], list[str]], str]
 ) -> None:
     file = tmp_path / "file"
     file.write_text("mine")
     for out in (file, file / "below"):
-        assert "cannot be written" in fails(["--out", str(out)], monkeypatch, capsys)
+        assert "cannot be written" in fails(main, ["--out", str(out)])
     assert file.read_text() == "mine"
 
 

@@ -2,7 +2,7 @@
 
 import csv
 import json
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,13 @@ from experiments.figures import main, make
 from experiments.network import Batch, build_network, loss_and_outcome
 from experiments.plots import runs
 from experiments.plots.alpha import Alpha, config_at
-from experiments.plots.angle import Angle, fold, histogram, observe, share_of_orthogonal
+from experiments.plots.angle import Angle, histogram, observe, share_of_orthogonal
 from experiments.plots.curves import Curves
 from experiments.plots.options import train_config
 from experiments.plots.output import write_table
 from experiments.plots.runs import folder, read_weights, run_once
 from experiments.plots.spectrum import Spectrum
-from experiments.sharpness import fixed_subset
+from experiments.sharpness import fixed_subset, fold
 from experiments.train import train
 from xsam_jax import curvature, sam
 
@@ -234,17 +234,10 @@ def test_wrong_options(
     words: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    fails: Callable[[Callable[[], None], list[str]], str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["figures", *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    assert stopped.value.code == 2
-    captured = capsys.readouterr()
-    assert captured.err.count("\n") == 1
-    assert words in captured.err
-    assert captured.out == ""
+    assert words in fails(main, arguments)
     assert not any(tmp_path.iterdir())
 
 

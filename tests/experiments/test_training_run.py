@@ -19,6 +19,7 @@ def metrics(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_xsam_learns_digits_and_writes_its_files(tmp_path: Path) -> None:
     out = tmp_path / "a" / "run"
     config = TrainConfig(

@@ -1,0 +1,25 @@
+"""What the tests of command lines share."""
+
+import sys
+from collections.abc import Callable
+
+import pytest
+
+Fails = Callable[[Callable[[], None], list[str]], str]
+
+
+@pytest.fixture
+def fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Fails:
+    """Runs a command that must end with status 2 and one line on stderr, which it returns."""
+
+    def run(main: Callable[[], None], arguments: list[str]) -> str:
+        monkeypatch.setattr(sys, "argv", ["program", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert stopped.value.code == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.count("\n") == 1
+        return captured.err
+
+    return run
