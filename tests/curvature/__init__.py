@@ -1,0 +1,1 @@
+"""Tests of xsam_jax.curvature, one file a measurement."""

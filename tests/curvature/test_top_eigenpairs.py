@@ -1,0 +1,247 @@
+"""Leading eigenpairs of prescribed spectra and of dense Hessians."""
+
+import functools
+import re
+from functools import partial
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.curvature.problems import (
+    KEY,
+    SPECTRA,
+    convnet,
+    eigenpairs_of,
+    flat_rows,
+    mlp,
+    problem,
+    with_spectrum,
+)
+from xsam_jax import curvature, mean_grad_fn
+
+
+class TestTopEigenpairs:
+    @pytest.mark.parametrize("rotate", [True, False])
+    @pytest.mark.parametrize("which", ["LA", "LM"])
+    @pytest.mark.parametrize("name", SPECTRA)
+    def test_prescribed_spectrum(self, name: str, which: str, rotate: bool) -> None:
+        spectrum = np.asarray(SPECTRA[name])
+        matrix = with_spectrum(spectrum, rotate=rotate)
+        pairs = eigenpairs_of(matrix, k=3, which=which, num_matvecs=50)
+        ranking = -np.abs(spectrum) if which == "LM" else -spectrum
+        expected = spectrum[np.argsort(ranking, kind="stable")][:3]
+        scale = np.max(np.abs(spectrum))
+        np.testing.assert_allclose(pairs.values, expected, rtol=1e-6, atol=1e-12 * scale)
+        np.testing.assert_allclose(pairs.vectors @ pairs.vectors.T, np.eye(3), atol=1e-12)
+        defects = pairs.vectors @ matrix - pairs.values[:, None] * pairs.vectors
+        np.testing.assert_allclose(
+            pairs.residuals, np.linalg.norm(defects, axis=1), atol=1e-14 * scale
+        )
+        assert np.all(pairs.residuals <= 1e-7 * scale)
+
+    @pytest.mark.parametrize(("net", "which"), [(mlp, "LM"), (convnet, "LA")])
+    def test_dense_hessian_of_a_net(self, net: Any, which: str) -> None:
+        loss, params, hessian = problem(net)
+        spectrum, basis = np.linalg.eigh(hessian)
+        order = np.argsort(-np.abs(spectrum) if which == "LM" else -spectrum)[:3]
+        find = partial(curvature.top_eigenpairs, jax.grad(loss), k=3, which=which, key=KEY)
+        pairs = jax.jit(find)(params)
+        np.testing.assert_allclose(pairs.values, spectrum[order], rtol=1e-6)
+        jax.tree.map(lambda x, like: chex.assert_shape(x, (3, *like.shape)), pairs.vectors, params)
+        cosines = np.sum(flat_rows(pairs.vectors) * basis[:, order].T, axis=1)
+        np.testing.assert_allclose(np.abs(cosines), 1, atol=1e-6)
+
+    @pytest.mark.parametrize("name", SPECTRA)
+    def test_float32_residual_bounds_the_error(self, name: str) -> None:
+        spectrum = np.asarray(SPECTRA[name])
+        matrix = with_spectrum(spectrum, jnp.float32)
+        pairs = eigenpairs_of(matrix, k=2)
+        assert pairs.values.dtype == pairs.vectors.dtype == pairs.residuals.dtype == jnp.float32
+        exact = np.linalg.eigvalsh(np.asarray(matrix, np.float64))
+        distance = np.min(np.abs(np.asarray(pairs.values)[:, None] - exact), axis=1)
+        rounding = 1e-6 * np.max(np.abs(spectrum))
+        assert np.all(distance <= np.asarray(pairs.residuals) + rounding)
+        assert np.all(np.asarray(pairs.residuals) <= 1e-2 * np.max(np.abs(spectrum)))
+
+    def test_unconverged_values_lie_within_their_residual_of_an_eigenvalue(self) -> None:
+        spectrum = np.linspace(-1, 1, 400)
+        pairs = eigenpairs_of(with_spectrum(spectrum), k=4, num_matvecs=8)
+        distance = np.min(np.abs(np.asarray(pairs.values)[:, None] - spectrum), axis=1)
+        assert np.all(distance <= pairs.residuals)
+        # Ritz values interlace: each lies below the eigenvalue of its rank, here visibly.
+        assert np.all(pairs.values < spectrum[::-1][:4])
+        assert np.all(pairs.residuals > 1e-3)
+
+    @settings(max_examples=40, deadline=None)
+    @given(
+        case=st.sampled_from(
+            [(1, jnp.float64), (2, jnp.float32), (3, jnp.float64), (7, jnp.float32)]
+        ),
+        seed=st.integers(0, 1000),
+        rank=st.integers(0, 7),
+        signs=st.lists(st.sampled_from([-1, 1]), min_size=7, max_size=7),
+    )
+    def test_whole_spectrum_of_a_small_matrix(
+        self, case: tuple[int, Any], seed: int, rank: int, signs: list[int]
+    ) -> None:
+        size, dtype = case
+        factor = np.random.default_rng(seed).normal(size=(size, min(rank, size)))
+        matrix = jnp.asarray(factor * signs[: factor.shape[1]] @ factor.T, dtype)
+        values, vectors, _ = (np.asarray(x) for x in eigenpairs_of(matrix, k=size))
+        dense = np.asarray(matrix, np.float64)
+        exact = np.linalg.eigvalsh(dense)[::-1]
+        tolerance = 100 * float(jnp.finfo(dtype).eps) * np.max(np.abs(exact))
+        np.testing.assert_allclose(values, exact, rtol=0, atol=tolerance)
+        np.testing.assert_allclose(vectors.T * values @ vectors, dense, atol=size * tolerance)
+
+    def test_shift_and_scale(self) -> None:
+        matrix = with_spectrum(SPECTRA["separated"])
+        options = {"k": 3, "which": "LA", "num_matvecs": 50}
+        values = eigenpairs_of(matrix, **options).values
+        shifted = eigenpairs_of(3 * matrix - 4 * jnp.eye(50), **options).values
+        np.testing.assert_allclose(shifted, 3 * values - 4, atol=1e-12)
+
+    def test_bfloat16_parameters(self) -> None:
+        loss, params, hessian = problem(mlp)
+        exact = float(np.linalg.eigvalsh(hessian)[-1])
+        half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
+
+        def half_loss(p: Any) -> chex.Array:
+            return loss(jax.tree.map(lambda x: x.astype(jnp.float64), p))
+
+        pairs = curvature.top_eigenpairs(jax.grad(half_loss), half, key=KEY)
+        assert pairs.values.dtype == jnp.float32
+        assert abs(float(pairs.values[0]) - exact) <= 0.02 * exact
+        assert float(pairs.residuals[0]) <= 0.05 * exact
+
+    def test_not_finite_hessian_is_not_hidden(self) -> None:
+        pairs = eigenpairs_of(jnp.full((50, 50), jnp.nan), k=3, which="LA", num_matvecs=50)
+        assert np.all(np.isnan(pairs.values))
+        assert np.all(np.isnan(pairs.residuals))
+
+    def test_data_may_be_traced(self) -> None:
+        matrix = with_spectrum(SPECTRA["separated"])
+
+        @jax.jit
+        def largest(matrix: chex.Array, num_steps: chex.Array, key: chex.PRNGKey) -> chex.Array:
+            def grad_fn(w: chex.Array) -> chex.Array:
+                return matrix @ w * num_steps.astype(w.dtype)
+
+            return curvature.top_eigenpairs(grad_fn, jnp.ones(50), key=key).values[0]
+
+        # Integers and keys too, and under vmap.
+        keys = jax.random.split(KEY, 3)
+        found = jax.vmap(largest, in_axes=(None, 0, 0))(matrix, jnp.arange(1, 4), keys)
+        np.testing.assert_allclose(found, [9, 18, 27], rtol=1e-6)
+
+    def test_full_data_set_batch_by_batch(self) -> None:
+        x, y = jax.random.normal(KEY, (24, 4)), jnp.linspace(-1, 1, 24)
+
+        def loss(w: chex.Array, batch: tuple[chex.Array, chex.Array]) -> chex.Array:
+            inputs, targets = batch
+            return jnp.mean((jnp.tanh(inputs @ w) - targets) ** 2)
+
+        w = jnp.ones(4)
+        batches = (x.reshape(6, 4, 4), y.reshape(6, 4))
+        pairs = curvature.top_eigenpairs(mean_grad_fn(loss, batches), w, k=4, key=KEY)
+        expected = np.linalg.eigvalsh(jax.hessian(loss)(w, (x, y)))[::-1]
+        np.testing.assert_allclose(pairs.values, expected, rtol=1e-9)
+
+    def test_nnx_state(self) -> None:
+        model = nnx.Linear(4, 2, rngs=nnx.Rngs(0), param_dtype=jnp.float64, dtype=jnp.float64)
+        graph, params = nnx.split(model, nnx.Param)
+        x = jax.random.normal(KEY, (20, 4))
+
+        def loss(p: Any) -> chex.Array:
+            return jnp.mean(jnp.sum(nnx.merge(graph, p)(x) ** 2, axis=1)) / 2
+
+        pairs = curvature.top_eigenpairs(jax.grad(loss), params, k=2, key=KEY)
+        # Least squares: the covariance of (x, 1), once for each of the two outputs.
+        inputs = np.concatenate([x, np.ones((20, 1))], axis=1)
+        expected = np.linalg.eigvalsh(inputs.T @ inputs / 20)[-1]
+        np.testing.assert_allclose(pairs.values, [expected, expected], rtol=1e-10)
+        chex.assert_trees_all_equal_structs(pairs.vectors, params)
+        assert pairs.vectors["kernel"].shape == (2, 4, 2)
+
+    @pytest.mark.parametrize("axis_type", list(jax.sharding.AxisType)[:2])
+    def test_sharded_parameters(self, axis_type: Any) -> None:
+        find, params, expected = _sharding_problem()
+        mesh = jax.make_mesh((8,), ("x",), axis_types=(axis_type,))
+        specs = {"a": jax.P("x", None), "b": jax.P(None, "x"), "c": jax.P()}
+        sharded = {
+            name: jax.device_put(leaf, jax.NamedSharding(mesh, specs[name]))
+            for name, leaf in params.items()
+        }
+        pairs = find(sharded)
+        np.testing.assert_allclose(pairs.values, expected.values, rtol=1e-12)
+        assert pairs.vectors["a"].sharding.is_equivalent_to(
+            jax.NamedSharding(mesh, jax.P(None, "x", None)), 3
+        )
+        vectors = jax.tree.map(np.asarray, pairs.vectors)
+        cosines = flat_rows(vectors) @ flat_rows(expected.vectors).T
+        np.testing.assert_allclose(np.abs(cosines), np.eye(2), atol=1e-9)
+
+    def test_convolutions_in_the_loops_have_the_fast_layout(self) -> None:
+        loss, params = convnet()
+        program = jax.jit(
+            partial(curvature.top_eigenpairs, jax.grad(loss), num_matvecs=3, key=KEY)
+        ).lower(params)
+        layouts = re.findall(r"dim_numbers = (\[.*?\]x\[.*?\]->\[.*?\])", program.as_text())
+        assert layouts
+        if jax.default_backend() == "cpu":
+            assert set(layouts) == {"[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"}
+
+    def test_only_the_krylov_basis_multiplies_in_full_precision(self) -> None:
+        x = jnp.ones((4, 6))
+        grad_fn = jax.grad(lambda w: jnp.sum(jnp.tanh(x @ w)))
+        find = partial(curvature.top_eigenpairs, grad_fn, num_matvecs=3, key=KEY)
+        program = jax.jit(find).lower(jnp.ones((6, 2))).as_text()
+        dots = [line for line in program.splitlines() if "dot_general" in line]
+        for line in dots:
+            of_the_loss = "tensor<4x" in line
+            assert ("[HIGHEST, HIGHEST]" in line) != of_the_loss
+        assert any("tensor<4x" in line for line in dots)
+
+    @pytest.mark.parametrize(
+        ("error", "match", "arguments"),
+        [
+            (ValueError, "k must be an integer >= 1, got 0", {"k": 0}),
+            (TypeError, "k must be an integer >= 1, got 1.5", {"k": 1.5}),
+            (ValueError, "k must be at most num_matvecs = 3 .* got 4", {"k": 4, "num_matvecs": 3}),
+            (ValueError, "number of parameters = 5, got 6", {"k": 6}),
+            (ValueError, "num_matvecs must be an integer >= 1, got -2", {"num_matvecs": -2}),
+            (ValueError, "which must be 'LA' or 'LM', got 'SA'", {"which": "SA"}),
+            (ValueError, "params must have at least one element", {"params": {}}),
+            (TypeError, "params must be real floating-point", {"params": jnp.arange(3)}),
+        ],
+    )
+    def test_wrong_arguments(self, error: Any, match: str, arguments: dict[str, Any]) -> None:
+        with pytest.raises(error, match=match):
+            curvature.top_eigenpairs(
+                **{"grad_fn": lambda w: w, "params": jnp.ones(5), "key": KEY, **arguments}
+            )
+
+
+@functools.cache
+def _sharding_problem() -> tuple[Any, dict[str, chex.Array], curvature.Eigenpairs]:
+    """The search for two eigenpairs, its parameters, and its result for unsharded parameters."""
+    keys = jax.random.split(KEY, 3)
+    params = {
+        "a": jax.random.normal(keys[0], (16, 3)),
+        "b": jax.random.normal(keys[1], (2, 8)),
+        "c": jax.random.normal(keys[2], ()),
+    }
+
+    def loss(p: dict[str, chex.Array]) -> chex.Array:
+        # Elementwise: a mesh of explicit axes wants every matmul's sharding spelled out.
+        return jnp.sum(jnp.sin(p["a"])) * jnp.sum(p["b"] ** 3) * jnp.exp(p["c"]) / 10
+
+    find = jax.jit(partial(curvature.top_eigenpairs, jax.grad(loss), k=2, key=KEY))
+    return find, params, find(params)
