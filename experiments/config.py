@@ -21,9 +21,13 @@ Method = Literal[
     "xsam_projector",
     "xsam_oja",
     "normalized_sam",
+    "xsam_random",
+    "xsam_lanczos",
 ]
 DatasetName = Literal["digits", "fashion_mnist"]
-ModelName = Literal["simple_cnn", "resnet18", "resnet50", "wide_resnet28_10", "alexnet"]
+ModelName = Literal[
+    "simple_cnn", "resnet18", "resnet50", "wide_resnet28_10", "alexnet", "resnet8", "mlp"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +36,13 @@ class _Common:
 
     method: Method = "xsam"
     """Optimizer. xsam follows the paper's Eq. 11 as printed, xsam_projector its Theorem 5.1,
-    xsam_oja tracks the eigenvector without Hessian-vector products, normalized_sam is xsam with
-    alpha 0."""
+    xsam_oja tracks the eigenvector without Hessian-vector products. Controls: normalized_sam is
+    xsam with alpha 0, xsam_random has a random unit vector in the eigenvector's place,
+    xsam_lanczos the batch's eigenvector to Lanczos accuracy."""
     dataset: DatasetName = "digits"
     """Training and test images."""
     model: ModelName = "simple_cnn"
-    """Network. simple_cnn is the paper's six-layer CNN."""
+    """Network. simple_cnn is the paper's six-layer CNN; resnet8 and mlp are small ones for CPUs."""
     seed: int = 0
     """Seed of the initial parameters, the order of the batches and the augmentation."""
     learning_rate: float = 0.1
@@ -61,13 +66,16 @@ class _Common:
     fsam_decay: float = 0.9
     """friendly_sam: decay of the averaged gradient, its paper's lambda."""
     refresh_every: int = 100
-    """Power iteration: steps between two refreshes of the eigenvector, the paper's p."""
+    """Steps between two refreshes of the eigenvector, the paper's p."""
     power_iters: int = 5
     """Power iteration: Hessian-vector products per refresh, the paper's q."""
     oja_rate: float = 0.3
     """Oja's rule: step size of the eigenvector."""
     num_matvecs: int = 12
     """Hessian-vector products of one curvature measurement (Lanczos)."""
+    trace_probes: int = 0
+    """Random vectors that estimate the Hessian's trace at the end of the run, 0 for none, else at
+    least 2."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +85,8 @@ class TrainConfig(_Common):
     epochs: int | None = None
     """Passes over the training images (None: 200 as in the paper; digits 24)."""
     rho: float | None = None
-    """Radius of the perturbation (None: the paper's, 0.05, and 2 for wsam on fashion_mnist; asam
-    0.5)."""
+    """Radius of the perturbation (None: the paper's, which is 0.05, on cifar100 0.1, for wsam 2 on
+    fashion_mnist and cifar10 and 4 on cifar100; asam 0.5)."""
     warm_start: bool | None = None
     """Power iteration: start each refresh from the last eigenvector instead of a random vector
     (None: yes for eigen_sam, no for the others)."""
@@ -91,6 +99,9 @@ class TrainConfig(_Common):
     """Train on the first images of every class only, so many in all (None: on all)."""
     test_images: int | None = None
     """Test on the first images of every class only, so many in all (None: on all)."""
+    validation_images: int | None = None
+    """Take so many images out of the training images and test on them, to choose hyperparameters
+    without a look at the test data (None: test on the test data)."""
     out: Path | None = None
     """Directory for the results (None: runs/DATASET-MODEL-METHOD-SEED)."""
     data_dir: Path | None = None
@@ -108,6 +119,7 @@ class ResolvedConfig(_Common):
     curvature_samples: int
     train_images: int | None
     test_images: int | None
+    validation_images: int | None
     out: Path
     data_dir: Path | None
 
@@ -117,8 +129,12 @@ class ResolvedConfig(_Common):
         return {k: str(v) if isinstance(v, Path) else v for k, v in fields.items()}
 
 
-# The paper's radii where they differ from 0.05.
-_PAPER_RHO: dict[tuple[str, str], float] = {("fashion_mnist", "wsam"): 2.0}
+# The paper's radii, section 6.1, for WSAM and for the others, where they are not 0.05.
+_PAPER_RHO: dict[str, tuple[float, float]] = {
+    "fashion_mnist": (2.0, 0.05),
+    "cifar10": (2.0, 0.05),
+    "cifar100": (4.0, 0.1),
+}
 # ASAM measures its radius in units of the parameters' own size: its authors' for CIFAR-10.
 _ASAM_RHO = 0.5
 # Two cores finish the digits within a minute, the measurements of the curvature included.
@@ -141,9 +157,10 @@ def resolve(config: TrainConfig) -> ResolvedConfig:
     """
     method, dataset = config.method, config.dataset
     out = Path("runs", f"{dataset}-{config.model}-{method}-{config.seed}")
+    wsam_rho, rho = _PAPER_RHO.get(dataset, (0.05, 0.05))
     defaults = {
         "epochs": _EPOCHS.get(dataset, 200),
-        "rho": _ASAM_RHO if method == "asam" else _PAPER_RHO.get((dataset, method), 0.05),
+        "rho": {"asam": _ASAM_RHO, "wsam": wsam_rho}.get(method, rho),
         "warm_start": method == "eigen_sam",
         "curvature_every": _CURVATURE_EVERY.get(dataset, 1),
         "curvature_samples": _CURVATURE_SAMPLES.get(dataset, 512),
@@ -180,6 +197,8 @@ def _validate(config: ResolvedConfig) -> None:
         "num_matvecs": at_least_one,
         "train_images": none_or_one,
         "test_images": none_or_one,
+        "validation_images": none_or_one,
+        "trace_probes": (lambda x: x == 0 or x >= 2, "0 or at least 2"),
         "seed": (lambda x: 0 <= x < 2**32, "in [0, 2**32)"),
         "curvature_every": not_negative,
         "learning_rate": positive,

@@ -111,7 +111,39 @@ def load_for(config: ResolvedConfig) -> Dataset:
         UserError: The files are missing or damaged, or hold too few images.
     """
     data = load(config.dataset, config.data_dir)
-    return first_of_every_class(data, config.train_images, config.test_images)
+    data = first_of_every_class(data, config.train_images, config.test_images)
+    if config.validation_images is not None:
+        data = hold_out(data, config.validation_images)
+    return data
+
+
+def hold_out(data: Dataset, size: int) -> Dataset:
+    """Put training images of all classes in the place of the test images.
+
+    Args:
+        data: The data set.
+        size: Number of training images to take out.
+
+    Returns:
+        A data set without the test images, so that they cannot be looked at.
+
+    Raises:
+        UserError: Nothing would be left to train on.
+    """
+    remaining = len(data.train_labels) - size
+    if remaining < 1:
+        raise UserError(
+            f"--validation-images must be below the {len(data.train_labels)} training images, "
+            f"not {size}."
+        )
+    train = np.zeros(len(data.train_labels), bool)
+    train[_first_of_every_class("train", data.train_labels, remaining)] = True
+    return data._replace(
+        train_images=data.train_images[train],
+        train_labels=data.train_labels[train],
+        test_images=data.train_images[~train],
+        test_labels=data.train_labels[~train],
+    )
 
 
 def first_of_every_class(

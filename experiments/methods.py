@@ -1,10 +1,13 @@
 """From the name of a method to its optax transformation, the base optimizer included."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
+import chex
 import optax
 
 from experiments.config import Method, ResolvedConfig
+from experiments.controls import lanczos, random_vector
 from xsam_jax import (
     eigen_sam,
     friendly_sam,
@@ -17,38 +20,61 @@ from xsam_jax import (
 )
 
 
-def build_method(config: ResolvedConfig, total_steps: int) -> optax.GradientTransformationExtraArgs:
+class Varied(NamedTuple):
+    """What may differ between runs of one compiled program, as numbers or traced values.
+
+    Attributes:
+        seed: Seed of the method's own random vectors.
+        learning_rate: Initial learning rate.
+        rho: Radius of the perturbation.
+    """
+
+    seed: chex.Numeric
+    learning_rate: chex.Numeric
+    rho: chex.Numeric
+
+
+def varied(config: ResolvedConfig) -> Varied:
+    """These values of a run."""
+    return Varied(config.seed, config.learning_rate, config.rho)
+
+
+def build_method(
+    config: ResolvedConfig, total_steps: int, values: Varied | None = None
+) -> optax.GradientTransformationExtraArgs:
     """Build a method with its base optimizer: SGD with momentum, weight decay, cosine schedule.
 
     Args:
         config: The run's configuration.
         total_steps: Steps after which the learning rate is 0.
+        values: Used instead of the configuration's.
 
     Returns:
         A transformation whose update takes ``grad_fn``.
     """
     c = config
-    learning_rate = optax.cosine_decay_schedule(c.learning_rate, total_steps)
-    base = optax.chain(
-        optax.add_decayed_weights(c.weight_decay), optax.sgd(learning_rate, c.momentum)
-    )
+    seed, learning_rate, rho = values or varied(config)
+    schedule = optax.cosine_decay_schedule(learning_rate, total_steps)
+    base = optax.chain(optax.add_decayed_weights(c.weight_decay), optax.sgd(schedule, c.momentum))
     if c.method == "wsam":
         # The decoupled form of its reference code wraps the base optimizer.
-        return wsam_decoupled(base, learning_rate, c.rho, c.wsam_gamma)
+        return wsam_decoupled(base, schedule, rho, c.wsam_gamma)
 
-    power = power_iteration(c.refresh_every, c.power_iters, warm_start=c.warm_start, seed=c.seed)
+    power = power_iteration(c.refresh_every, c.power_iters, warm_start=c.warm_start, seed=seed)
     sharpness_aware: dict[Method, Callable[[], optax.GradientTransformation]] = {
         "sgd": optax.identity,
-        "sam": lambda: sam(c.rho),
-        "asam": lambda: sam(c.rho, adaptive=True),
-        "gsam": lambda: gsam(c.rho, c.gsam_alpha),
-        "eigen_sam": lambda: eigen_sam(c.rho, c.alpha, eigenvector=power),
-        "friendly_sam": lambda: friendly_sam(c.rho, c.fsam_sigma, c.fsam_decay),
-        "xsam": lambda: xsam(c.rho, c.alpha, eigenvector=power),
-        "xsam_projector": lambda: xsam(c.rho, c.alpha, eigenvector=power, correction="projector"),
-        "xsam_oja": lambda: xsam(c.rho, c.alpha, eigenvector=oja(c.oja_rate)),
+        "sam": lambda: sam(rho),
+        "asam": lambda: sam(rho, adaptive=True),
+        "gsam": lambda: gsam(rho, c.gsam_alpha),
+        "eigen_sam": lambda: eigen_sam(rho, c.alpha, eigenvector=power),
+        "friendly_sam": lambda: friendly_sam(rho, c.fsam_sigma, c.fsam_decay),
+        "xsam": lambda: xsam(rho, c.alpha, eigenvector=power),
+        "xsam_projector": lambda: xsam(rho, c.alpha, eigenvector=power, correction="projector"),
+        "xsam_oja": lambda: xsam(rho, c.alpha, eigenvector=oja(c.oja_rate)),
         # With alpha 0 no eigenvector matters, so it is tracked in the way that costs nothing.
-        "normalized_sam": lambda: xsam(c.rho, 0.0, eigenvector=oja(c.oja_rate)),
+        "normalized_sam": lambda: xsam(rho, 0.0, eigenvector=oja(c.oja_rate)),
+        "xsam_random": lambda: xsam(rho, c.alpha, eigenvector=random_vector(c.refresh_every, seed)),
+        "xsam_lanczos": lambda: xsam(rho, c.alpha, eigenvector=lanczos(c.refresh_every)),
     }
     # SGD, the one method of a single gradient, must accept grad_fn as well.
     return optax.with_extra_args_support(optax.chain(sharpness_aware[c.method](), base))

@@ -54,6 +54,8 @@ class Result(NamedTuple):
         test_loss: Mean cross-entropy on the test set.
         train_loss: Mean over the last epoch.
         lambda_max: Largest Hessian eigenvalue on the fixed training subset, None if not measured.
+        trace: Trace of the Hessian on the same subset, None if not measured.
+        trace_error: Its standard error.
         seconds: Wall time of the whole run.
         steps: Optimizer steps taken.
         method: Name of the method.
@@ -67,6 +69,8 @@ class Result(NamedTuple):
     test_loss: float
     train_loss: float
     lambda_max: float | None
+    trace: float | None
+    trace_error: float | None
     seconds: float
     steps: int
     method: str

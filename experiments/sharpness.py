@@ -70,10 +70,7 @@ def make_measure(
 
     @jax.jit
     def measure(params: chex.ArrayTree, batch_stats: chex.ArrayTree, subset: Batch) -> Sharpness:
-        def loss_fn(params: chex.ArrayTree, batch: Batch) -> jax.Array:
-            return loss_and_outcome(predict, params, batch_stats, batch)[0]
-
-        grad_fn = mean_grad_fn(loss_fn, subset)
+        grad_fn = _subset_gradient(predict, batch_stats, subset)
         top = curvature.top_eigenpairs(
             grad_fn, params, k=1, num_matvecs=num_matvecs, which="LA", key=jax.random.key(0)
         )
@@ -84,3 +81,35 @@ def make_measure(
         return Sharpness(top.values[0], fold(curvature.angle(perturbed, eigenvector)))
 
     return measure
+
+
+def make_trace(
+    predict: Apply, num_probes: int
+) -> Callable[[chex.ArrayTree, chex.ArrayTree, Batch], curvature.Estimate]:
+    """Compile the estimate of the trace for a network, of the same loss as `make_measure`'s.
+
+    Args:
+        predict: The network's forward pass in evaluation.
+        num_probes: Random vectors, a Hessian-vector product each.
+
+    Returns:
+        A function of parameters, batch statistics and batches stacked on a leading axis.
+    """
+
+    @jax.jit
+    def estimate(
+        params: chex.ArrayTree, batch_stats: chex.ArrayTree, subset: Batch
+    ) -> curvature.Estimate:
+        grad_fn = _subset_gradient(predict, batch_stats, subset)
+        return curvature.trace(grad_fn, params, num_probes=num_probes, key=jax.random.key(0))
+
+    return estimate
+
+
+def _subset_gradient(
+    predict: Apply, batch_stats: chex.ArrayTree, subset: Batch
+) -> Callable[[chex.ArrayTree], chex.ArrayTree]:
+    def loss_fn(params: chex.ArrayTree, batch: Batch) -> jax.Array:
+        return loss_and_outcome(predict, params, batch_stats, batch)[0]
+
+    return mean_grad_fn(loss_fn, subset)

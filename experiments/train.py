@@ -7,6 +7,7 @@
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +15,12 @@ import numpy as np
 import optax
 import tyro
 
-from experiments.batches import steps_per_epoch
 from experiments.config import ResolvedConfig, TrainConfig, resolve
 from experiments.curves import write_curves
-from experiments.data import Dataset, load_for
-from experiments.errors import UserError, exit_on_user_error
-from experiments.evaluate import make_evaluate
-from experiments.methods import build_method
-from experiments.network import Batch, build_network
+from experiments.errors import exit_on_user_error
+from experiments.methods import varied
+from experiments.network import build_network
+from experiments.program import Observe, Program, program_of
 from experiments.progress import OnProgress, Report, progress_bar
 from experiments.results import (
     EpochMetrics,
@@ -31,15 +30,7 @@ from experiments.results import (
     write_metrics,
     write_result,
 )
-from experiments.sharpness import fixed_subset, make_measure
-from experiments.step import StepMetrics, TrainState, empty_metrics, make_run_chunk, take_steps
-
-_EVALUATION_BATCH = 256
-
-# (method, number of steps) -> the method with something beside it that watches its steps
-Observe = Callable[
-    [optax.GradientTransformationExtraArgs, int], optax.GradientTransformationExtraArgs
-]
+from experiments.step import StepMetrics, TrainState, empty_metrics, take_steps
 
 
 def train(
@@ -48,6 +39,7 @@ def train(
     progress: OnProgress | None = None,
     observe: Observe | None = None,
     on_end: Callable[[TrainState], None] | None = None,
+    draw: bool = True,
 ) -> Result:
     """Train a network and write config.json, metrics.jsonl, result.json and curves.png.
 
@@ -57,6 +49,7 @@ def train(
             dispatch. It changes no number.
         observe: Wraps the method; what it measures is kept in the state of the optimizer.
         on_end: Called with the final state before result.json marks the run as finished.
+        draw: Write curves.png.
 
     Returns:
         What result.json holds.
@@ -67,28 +60,29 @@ def train(
     """
     started = time.perf_counter()
     resolved = resolve(config)
-    data = load_for(resolved)
-    if resolved.batch_size > len(data.train_images):
-        raise UserError(
-            f"--batch-size must be at most the {len(data.train_images)} training images, "
-            f"not {resolved.batch_size}."
-        )
+    program = program_of(resolved, observe)
     open_run(resolved)
-    history, step_metrics, state = _run(resolved, data, progress, observe)
+    history, step_metrics, state = _run(resolved, program, progress)
     last = history[-1]
-    write_curves(
-        resolved.out,
-        history,
-        step_metrics,
-        f"{resolved.method}, {resolved.model} on {resolved.dataset}, seed {resolved.seed}",
-    )
+    if draw:
+        write_curves(
+            resolved.out,
+            history,
+            step_metrics,
+            f"{resolved.method}, {resolved.model} on {resolved.dataset}, seed {resolved.seed}",
+        )
+    trace = None
+    if resolved.trace_probes:
+        trace = program.trace(state.params, state.batch_stats, program.subset)
     result = Result(
         test_accuracy=last.test_accuracy,
         test_loss=last.test_loss,
         train_loss=last.train_loss,
         lambda_max=last.lambda_max,
+        trace=None if trace is None else float(trace.value),
+        trace_error=None if trace is None else float(trace.standard_error),
         seconds=time.perf_counter() - started,
-        steps=resolved.epochs * steps_per_epoch(len(data.train_images), resolved.batch_size),
+        steps=resolved.epochs * program.steps,
         method=resolved.method,
         model=resolved.model,
         dataset=resolved.dataset,
@@ -102,34 +96,14 @@ def train(
 
 
 def _run(
-    config: ResolvedConfig,
-    data: Dataset,
-    progress: OnProgress | None,
-    observe: Observe | None,
+    config: ResolvedConfig, program: Program, progress: OnProgress | None
 ) -> tuple[list[EpochMetrics], list[StepMetrics], TrainState]:
-    train_data = Batch(jnp.asarray(data.train_images), jnp.asarray(data.train_labels))
-    test_data = Batch(jnp.asarray(data.test_images), jnp.asarray(data.test_labels))
-    steps = steps_per_epoch(len(data.train_images), config.batch_size)
-
+    steps = program.steps
     init_key, batch_key = jax.random.split(jax.random.key(config.seed))
-    network = build_network(config.model, data, init_key)
-    tx = build_method(config, config.epochs * steps)
-    if observe is not None:
-        tx = observe(tx, config.epochs * steps)
-    state = TrainState(
-        jnp.zeros((), jnp.int32), network.params, network.batch_stats, tx.init(network.params)
-    )
-    run_chunk = make_run_chunk(
-        network.train,
-        tx,
-        key=batch_key,
-        batch_size=config.batch_size,
-        crop_padding=data.crop_padding if config.augment else 0,
-        flip=data.flip and config.augment,
-    )
-    evaluate = make_evaluate(network.predict, _EVALUATION_BATCH)
-    measure = make_measure(network.predict, config.num_matvecs)
-    subset = fixed_subset(train_data, config.curvature_samples)
+    network = build_network(config.model, program.data, init_key)
+    opt_state = program.method(varied(config)).init(network.params)
+    state = TrainState(jnp.zeros((), jnp.int32), network.params, network.batch_stats, opt_state)
+    run_chunk = partial(program.run_chunk, varied(config), batch_key)
 
     history: list[EpochMetrics] = []
     step_metrics: list[StepMetrics] = []
@@ -144,14 +118,16 @@ def _run(
         started = time.perf_counter()
         on_chunk = None if progress is None else report
         state, metrics = take_steps(
-            run_chunk, state, metrics, train_data, epoch * steps, on_chunk=on_chunk
+            run_chunk, state, metrics, program.train_data, epoch * steps, on_chunk=on_chunk
         )
         # Copies, because the next epoch overwrites the buffers.
         step_metrics.append(jax.tree.map(np.array, metrics))
-        test = evaluate(state.params, state.batch_stats, test_data)
+        test = program.evaluate(state.params, state.batch_stats, program.test_data)
         every = config.curvature_every
         measured = every > 0 and (epoch % every == 0 or epoch == config.epochs)
-        sharpness = measure(state.params, state.batch_stats, subset) if measured else None
+        sharpness = (
+            program.measure(state.params, state.batch_stats, program.subset) if measured else None
+        )
         history.append(
             EpochMetrics(
                 epoch=epoch,

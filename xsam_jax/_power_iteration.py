@@ -19,7 +19,7 @@ def power_iteration(
     *,
     warm_start: bool = False,
     start: chex.ArrayTree | None = None,
-    seed: int = 0,
+    seed: chex.Numeric = 0,
 ) -> Tracker:
     """Refreshes the eigenvector by power iteration (paper, Algorithm 2, lines 3-9).
 
@@ -36,7 +36,7 @@ def power_iteration(
       warm_start: start from the last eigenvector, not anew.
       start: tree like the parameters, the vector that a refresh starts from when it starts anew; by
         default it is random.
-      seed: seed of the random vectors.
+      seed: seed of the random vectors, an integer >= 0; under `jax.vmap` over seeds a traced one.
 
     Returns:
       A tracker for `xsam` and `eigen_sam`. The defaults of ``every`` and ``iters`` are those of
@@ -53,7 +53,8 @@ def power_iteration(
     _checks.integer("every", every, low=1)
     _checks.integer("iters", iters, low=1)
     _checks.boolean("warm_start", warm_start)
-    _checks.integer("seed", seed, low=0)
+    if not isinstance(seed, jax.core.Tracer):
+        _checks.integer("seed", seed, low=0)
 
     def cold(pair: Eigenpair, count: chex.Array) -> chex.ArrayTree:
         if start is not None:

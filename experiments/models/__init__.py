@@ -10,7 +10,8 @@ from flax import nnx
 
 from experiments.config import ModelName
 from experiments.models.alexnet import AlexNet
-from experiments.models.resnet import resnet18, resnet50
+from experiments.models.mlp import MLP
+from experiments.models.resnet import resnet8, resnet18, resnet50
 from experiments.models.simple_cnn import SimpleCNN
 from experiments.models.wide_resnet import wide_resnet28_10
 
@@ -23,6 +24,8 @@ MODELS: dict[ModelName, Builder] = {
     "resnet50": resnet50,
     "wide_resnet28_10": wide_resnet28_10,
     "alexnet": AlexNet,
+    "resnet8": resnet8,
+    "mlp": MLP,
 }
 
 

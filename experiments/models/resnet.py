@@ -1,4 +1,4 @@
-"""ResNet-18 and ResNet-50 (He et al. 2016) with the stem for small images.
+"""ResNet-18, ResNet-50 and ResNet-8 (He et al. 2016) with the stem for small images.
 
 The stem is one 3x3 convolution of stride 1 without pooling, in place of the 7x7 of stride 2 and
 the pooling that ImageNet's larger images ask for.
@@ -52,7 +52,7 @@ def _bottleneck(width: int, stride: int) -> list[tuple[int, int, int]]:
 
 
 class ResNet(nnx.Module):
-    """Four stages of residual blocks; all but the first halve the resolution."""
+    """Stages of residual blocks; each but the first halves the resolution and doubles the width."""
 
     def __init__(
         self,
@@ -60,16 +60,17 @@ class ResNet(nnx.Module):
         num_classes: int,
         rngs: nnx.Rngs,
         *,
-        depths: tuple[int, int, int, int],
+        depths: tuple[int, ...],
+        width: int,
         bottleneck: bool,
     ) -> None:
-        self.stem = conv(image_shape[-1], 64, 3, 1, rngs)
-        self.norm = batch_norm(64, rngs)
+        self.stem = conv(image_shape[-1], width, 3, 1, rngs)
+        self.norm = batch_norm(width, rngs)
         block = _bottleneck if bottleneck else _basic
-        blocks, channels = [], 64
+        blocks, channels = [], width
         for stage, depth in enumerate(depths):
             for i in range(depth):
-                layers = block(64 * 2**stage, 2 if stage and i == 0 else 1)
+                layers = block(width * 2**stage, 2 if stage and i == 0 else 1)
                 blocks.append(_Residual(channels, layers, rngs))
                 channels = layers[-1][0]
         self.blocks = nnx.List(blocks)
@@ -85,9 +86,14 @@ class ResNet(nnx.Module):
 
 def resnet18(image_shape: tuple[int, int, int], num_classes: int, rngs: nnx.Rngs) -> ResNet:
     """ResNet-18, 11.17 million parameters for ten classes."""
-    return ResNet(image_shape, num_classes, rngs, depths=(2, 2, 2, 2), bottleneck=False)
+    return ResNet(image_shape, num_classes, rngs, depths=(2, 2, 2, 2), width=64, bottleneck=False)
 
 
 def resnet50(image_shape: tuple[int, int, int], num_classes: int, rngs: nnx.Rngs) -> ResNet:
     """ResNet-50, 23.5 million parameters for ten classes."""
-    return ResNet(image_shape, num_classes, rngs, depths=(3, 4, 6, 3), bottleneck=True)
+    return ResNet(image_shape, num_classes, rngs, depths=(3, 4, 6, 3), width=64, bottleneck=True)
+
+
+def resnet8(image_shape: tuple[int, int, int], num_classes: int, rngs: nnx.Rngs) -> ResNet:
+    """ResNet-8, the smallest of the published 6n + 2 family for CIFAR: 78 thousand parameters."""
+    return ResNet(image_shape, num_classes, rngs, depths=(1, 1, 1), width=16, bottleneck=False)

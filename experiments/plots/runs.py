@@ -14,9 +14,10 @@ import numpy as np
 
 from experiments.config import TrainConfig, resolve
 from experiments.network import Network
+from experiments.program import Observe
 from experiments.results import EpochMetrics, Result, identity, write_atomically
 from experiments.step import TrainState
-from experiments.train import Observe, train
+from experiments.train import train
 
 
 class Run(NamedTuple):

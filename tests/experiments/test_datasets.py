@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from experiments.config import DatasetName
-from experiments.data import LOADERS, load
+from experiments.config import DatasetName, TrainConfig, resolve
+from experiments.data import LOADERS, first_of_every_class, hold_out, load, load_for
 from experiments.errors import UserError
 from experiments.idx import read_idx
 
@@ -129,3 +129,24 @@ def test_digits() -> None:
 
 def test_every_name_has_a_loader() -> None:
     assert set(LOADERS) == set(get_args(DatasetName))
+
+
+def test_held_out_images_are_training_images_in_the_place_of_the_test_images() -> None:
+    data = load("digits")
+    held = hold_out(data, 200)
+    assert (len(held.train_labels), len(held.test_labels)) == (len(data.train_labels) - 200, 200)
+    both = np.concatenate([held.train_images, held.test_images]).reshape(-1, 64)
+    np.testing.assert_array_equal(
+        np.sort(both, axis=0), np.sort(data.train_images.reshape(-1, 64), axis=0)
+    )
+    assert np.bincount(held.test_labels).min() > 0
+    config = resolve(TrainConfig(train_images=100, validation_images=40))
+    assert (
+        load_for(config).test_labels.tolist()
+        == hold_out(first_of_every_class(data, 100), 40).test_labels.tolist()
+    )
+
+
+def test_something_must_be_left_to_train_on() -> None:
+    with pytest.raises(UserError, match=r"^--validation-images must be below the 1437 "):
+        hold_out(load("digits"), 1437)

@@ -21,6 +21,8 @@ PARAMETERS = {
     "resnet50": 23_520_842,
     "wide_resnet28_10": 36_479_194,
     "alexnet": 2_472_266,
+    "resnet8": 78_042,
+    "mlp": 205_642,
 }
 
 

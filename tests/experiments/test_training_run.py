@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from experiments.config import TrainConfig, resolve
 from experiments.errors import UserError
+from experiments.program import _program
 from experiments.progress import Report
 from experiments.results import EpochMetrics, Result, write_metrics
 from experiments.train import main, train
@@ -105,6 +107,8 @@ def test_result_fields() -> None:
         "test_loss",
         "train_loss",
         "lambda_max",
+            "trace",
+            "trace_error",
         "seconds",
         "steps",
         "method",
@@ -113,3 +117,31 @@ def test_result_fields() -> None:
         "seed",
         "versions",
     }
+
+
+SMALL = TrainConfig(
+    model="mlp", batch_size=32, epochs=2, train_images=64, curvature_samples=64, num_matvecs=4
+)
+
+
+def test_runs_share_a_program_and_no_numbers(tmp_path: Path) -> None:
+    def run(name: str, **changes: Any) -> Result:
+        result = train(replace(SMALL, out=tmp_path / name, **changes), draw=False)
+        assert not (tmp_path / name / "curves.png").exists()
+        return result._replace(seconds=0)
+
+    first = run("first")
+    others = [run("rate", learning_rate=0.01), run("rho", rho=1.0), run("seed", seed=1)]
+    assert run("again") == first
+    assert len({result.test_loss for result in (first, *others)}) == 4
+    _program.cache_clear()
+    assert run("compiled anew") == first
+
+
+def test_trace(tmp_path: Path) -> None:
+    result = train(replace(SMALL, trace_probes=20, out=tmp_path), draw=False)
+    assert result.trace is not None
+    assert result.trace_error is not None
+    assert result.lambda_max is not None
+    assert result.trace + 4 * result.trace_error > result.lambda_max / 2
+    assert 0 < result.trace_error < abs(result.trace)

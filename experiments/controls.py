@@ -1,0 +1,72 @@
+"""What X-SAM is compared with to see what the eigenvector itself brings: other vectors."""
+
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from xsam_jax import curvature
+from xsam_jax._eigenvector import Eigenpair, Tracker
+from xsam_jax._two_gradients import Ascent, Descent
+
+
+def random_vector(every: int, seed: chex.Numeric) -> Tracker:
+    """A random unit vector in the eigenvector's place, a new one every ``every`` steps.
+
+    Args:
+        every: Steps from one vector to the next.
+        seed: Seed of the vectors.
+
+    Returns:
+        A tracker for `xsam`. Its eigenvalue is 0, for none is known.
+    """
+
+    def vector(step: Ascent, pair: Eigenpair, count: chex.Array) -> Eigenpair:
+        key = jax.random.fold_in(jax.random.key(seed), count)
+        noise = optax.tree.random_like(key, pair.vector, jax.random.normal)
+        unit = optax.tree.scale(1 / optax.tree.norm(noise), noise)
+        return Eigenpair(unit, jnp.zeros_like(pair.value))
+
+    return _every(every, vector)
+
+
+def lanczos(every: int, num_matvecs: int = 10) -> Tracker:
+    """The eigenvector of the mini-batch's largest eigenvalue, to the accuracy of Lanczos.
+
+    Args:
+        every: Steps from one refresh to the next.
+        num_matvecs: Hessian-vector products of a refresh; one more checks the result.
+
+    Returns:
+        A tracker for `xsam`.
+    """
+
+    def top(step: Ascent, pair: Eigenpair, count: chex.Array) -> Eigenpair:
+        # A Hessian product is the gradient of a quadratic function with the same Hessian.
+        pairs = curvature.top_eigenpairs(
+            step.hvp,
+            step.params,
+            num_matvecs=num_matvecs,
+            key=jax.random.fold_in(jax.random.key(0), count),
+        )
+        found = jax.tree.map(lambda leaf, like: leaf[0].astype(like.dtype), pairs[1], pair.vector)
+        return Eigenpair(found, pairs.values[0].astype(pair.value.dtype))
+
+    return _every(every, top)
+
+
+def _every(every: int, refresh: Callable[[Ascent, Eigenpair, chex.Array], Eigenpair]) -> Tracker:
+    def before(step: Ascent, pair: Eigenpair, count: chex.Array) -> Eigenpair:
+        refreshed_or_kept: Eigenpair = lax.cond(
+            count % every == 0, lambda: refresh(step, pair, count), lambda: pair
+        )
+        return refreshed_or_kept
+
+    def after(step: Descent, pair: Eigenpair) -> Eigenpair:
+        del step
+        return pair
+
+    return Tracker(before, after)

@@ -1,0 +1,112 @@
+"""A training run as compiled functions, which runs of one configuration share."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from experiments.batches import steps_per_epoch
+from experiments.config import ResolvedConfig
+from experiments.data import Dataset, load_for
+from experiments.errors import UserError
+from experiments.evaluate import Evaluation, make_evaluate
+from experiments.methods import Varied, build_method
+from experiments.network import Batch, build_network
+from experiments.sharpness import Sharpness, fixed_subset, make_measure, make_trace
+from experiments.step import StepMetrics, TrainState, make_run_chunk
+from xsam_jax import curvature
+
+_EVALUATION_BATCH = 256
+
+# (method, number of steps) -> the method with something beside it that watches its steps
+Observe = Callable[
+    [optax.GradientTransformationExtraArgs, int], optax.GradientTransformationExtraArgs
+]
+
+
+class Program(NamedTuple):
+    """What is compiled once for all runs that differ in `Varied` and in their seed alone."""
+
+    data: Dataset
+    steps: int  # of an epoch
+    train_data: Batch
+    test_data: Batch
+    subset: Batch  # on which the curvature is measured
+    method: Callable[[Varied], optax.GradientTransformationExtraArgs]
+    run_chunk: Callable[
+        [Varied, jax.Array, TrainState, StepMetrics, Batch, int], tuple[TrainState, StepMetrics]
+    ]
+    evaluate: Callable[[chex.ArrayTree, chex.ArrayTree, Batch], Evaluation]
+    measure: Callable[[chex.ArrayTree, chex.ArrayTree, Batch], Sharpness]
+    trace: Callable[[chex.ArrayTree, chex.ArrayTree, Batch], curvature.Estimate]
+
+
+def program_of(config: ResolvedConfig, observe: Observe | None = None) -> Program:
+    """Build the program of a run, or take the last run's if it is the same.
+
+    Args:
+        config: The run.
+        observe: Wraps the method.
+
+    Returns:
+        The program; it is compiled as it is used.
+
+    Raises:
+        UserError: The data are missing or damaged, or fewer than a batch.
+    """
+    return _program(replace(config, seed=0, learning_rate=1.0, rho=0.0, out=Path()), observe)
+
+
+# One program, with its data, is kept: runs that share it come one after the other.
+@lru_cache(maxsize=1)
+def _program(config: ResolvedConfig, observe: Observe | None) -> Program:
+    data = load_for(config)
+    if config.batch_size > len(data.train_images):
+        raise UserError(
+            f"--batch-size must be at most the {len(data.train_images)} training images, "
+            f"not {config.batch_size}."
+        )
+    steps = steps_per_epoch(len(data.train_images), config.batch_size)
+    train_data = Batch(jnp.asarray(data.train_images), jnp.asarray(data.train_labels))
+    network = build_network(config.model, data, jax.random.key(0))
+
+    def method(values: Varied) -> optax.GradientTransformationExtraArgs:
+        tx = build_method(config, config.epochs * steps, values)
+        return tx if observe is None else observe(tx, config.epochs * steps)
+
+    @partial(jax.jit, donate_argnums=(2, 3))
+    def run_chunk(
+        values: Varied,
+        key: jax.Array,
+        state: TrainState,
+        metrics: StepMetrics,
+        data_: Batch,
+        stop: int,
+    ) -> tuple[TrainState, StepMetrics]:
+        return make_run_chunk(
+            network.train,
+            method(values),
+            key=key,
+            batch_size=config.batch_size,
+            crop_padding=data.crop_padding if config.augment else 0,
+            flip=data.flip and config.augment,
+        )(state, metrics, data_, stop)
+
+    return Program(
+        data=data,
+        steps=steps,
+        train_data=train_data,
+        test_data=Batch(jnp.asarray(data.test_images), jnp.asarray(data.test_labels)),
+        subset=fixed_subset(train_data, config.curvature_samples),
+        method=method,
+        run_chunk=run_chunk,
+        evaluate=make_evaluate(network.predict, _EVALUATION_BATCH),
+        measure=make_measure(network.predict, config.num_matvecs),
+        trace=make_trace(network.predict, config.trace_probes),
+    )
