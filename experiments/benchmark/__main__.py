@@ -1,0 +1,188 @@
+"""The paper's Table 1 again, with equal tuning for every method and with controls.
+
+python -m experiments.benchmark digits           # minutes on two cores
+python -m experiments.benchmark fashion-small    # hours on two cores
+python -m experiments.benchmark paper            # section 6.1; days on a GPU
+
+Each preset's file in experiments/benchmark/presets says what it does, how long it takes and what
+to expect. A benchmark that was stopped goes on where it was. The report is written at the end, and
+by `python -m experiments.report DIR` at any time.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from experiments.benchmark import store
+from experiments.benchmark.estimate import estimate
+from experiments.benchmark.presets import PRESETS
+from experiments.benchmark.protocol import (
+    Line,
+    Planned,
+    Protocol,
+    cell_of,
+    cells,
+    final_runs,
+    tuning_runs,
+)
+from experiments.benchmark.runner import execute
+from experiments.config import DatasetName, Method, ModelName, resolve
+from experiments.errors import UserError, exit_on_user_error
+from experiments.report.render import write_report
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig:
+    """Options of a benchmark; what is left out is as the preset has it."""
+
+    preset: Annotated[Literal["digits", "fashion-small", "paper"], tyro.conf.Positional]
+    """The protocol."""
+    methods: tuple[Method, ...] | None = None
+    """Methods."""
+    models: tuple[ModelName, ...] | None = None
+    """Networks."""
+    datasets: tuple[DatasetName, ...] | None = None
+    """Data sets."""
+    seeds: tuple[int, ...] | None = None
+    """Seeds of the runs that count."""
+    jobs: int | None = None
+    """Runs at a time (None: one a core, one on a GPU); fewer where the memory does not allow it."""
+    data_dir: Path | None = None
+    """Directory of the data sets, see experiments.train."""
+    out: Path | None = None
+    """Folder of the results (None: runs/benchmark/PRESET)."""
+    dry_run: bool = False
+    """Measure a few steps of every method, list what would run and how long, and stop."""
+
+
+def protocol_of(config: BenchmarkConfig) -> Protocol:
+    """The preset with the options' changes.
+
+    Raises:
+        UserError: A list is empty or names something twice.
+    """
+    protocol = PRESETS[config.preset]
+    changes: dict[str, tuple[Any, ...]] = {}
+    for name in ("methods", "models", "datasets", "seeds"):
+        values = getattr(config, name)
+        if values is not None:
+            if not values or len(set(values)) < len(values):
+                raise UserError(f"--{name} must be one or more different values.")
+            changes[name] = values
+    settings = {**protocol.settings, "data_dir": config.data_dir}
+    return replace(protocol, settings=settings, **changes)  # type: ignore[arg-type]
+
+
+def run_benchmark(protocol: Protocol, out: Path, jobs: int) -> list[str]:
+    """Do what is missing of a benchmark and write its report.
+
+    Args:
+        protocol: The benchmark.
+        out: Folder of its results.
+        jobs: Runs at a time.
+
+    Returns:
+        What failed, a sentence each.
+
+    Raises:
+        UserError: The folder cannot be written, or holds something else.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lines = store.read(out)
+        (out / store.FILE).touch()
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be written: {error.strerror}.") from None
+    failures: list[str] = []
+    revision = store.revision()
+
+    def on_run(run: Planned, said: Mapping[str, Any]) -> None:
+        config = resolve(run.config)
+        if "error" in said:
+            failures.append(f"{_name(run)}: {said['error']}")
+            bar.console.print(f"failed: {failures[-1]}", markup=False, soft_wrap=True)
+        else:
+            fields = {k: v for k, v in config.to_json().items() if k not in ("out", "data_dir")}
+            if run.stage == "tuning":
+                said = {k: v for k, v in said.items() if k != "epochs"}
+            line = {
+                "key": run.key,
+                "stage": run.stage,
+                "revision": revision,
+                "config": fields,
+                **said,
+            }
+            store.append(out, line)
+            lines.append(line)
+        bar.advance(task)
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("runs"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=Console(stderr=True),
+    ) as bar:
+        for stage in ("tuning", "final"):
+            plan = missing(protocol, stage, lines)
+            task = bar.add_task(stage, total=len(plan))
+            execute(plan, jobs, on_run)
+    write_report(out)
+    return failures
+
+
+def missing(protocol: Protocol, stage: str, lines: list[Line]) -> list[Planned]:
+    """The runs of a stage that are not finished."""
+    planned = [
+        run
+        for cell in cells(protocol)
+        for run in (
+            tuning_runs(protocol, cell) if stage == "tuning" else final_runs(protocol, cell, lines)
+        )
+    ]
+    finished = {line["key"] for line in lines}
+    return [run for run in planned if run.key not in finished]
+
+
+def _name(run: Planned) -> str:
+    dataset, model, method = cell_of({"config": vars(run.config)})
+    return f"{method}, {model} on {dataset}, seed {run.config.seed} ({run.stage})"
+
+
+def main() -> None:
+    """Run the command line."""
+    with exit_on_user_error():
+        config = tyro.cli(
+            BenchmarkConfig, prog="python -m experiments.benchmark", description=__doc__
+        )
+        protocol = protocol_of(config)
+        if config.jobs is not None and config.jobs < 1:
+            raise UserError(f"--jobs must be at least 1, not {config.jobs}.")
+        on_cpu = jax.default_backend() == "cpu"
+        jobs = config.jobs or ((os.cpu_count() or 1) if on_cpu else 1)
+        out = config.out or Path("runs/benchmark", config.preset)
+        if config.dry_run:
+            print(estimate(protocol, store.read(out), jobs))
+            return
+        started = time.perf_counter()
+        failures = run_benchmark(protocol, out, jobs)
+        minutes = (time.perf_counter() - started) / 60
+        print(f"{minutes:.1f} minutes, report in {out / 'report.html'}")
+        for failure in failures:
+            print(f"failed: {failure}", file=sys.stderr)
+        if failures:
+            raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,10 @@
+"""The protocols that have a name, each in a file that says what to expect of it."""
+
+from collections.abc import Mapping
+
+from experiments.benchmark.presets.digits import DIGITS
+from experiments.benchmark.presets.fashion_small import FASHION_SMALL
+from experiments.benchmark.presets.paper import PAPER
+from experiments.benchmark.protocol import Protocol
+
+PRESETS: Mapping[str, Protocol] = {preset.name: preset for preset in (DIGITS, FASHION_SMALL, PAPER)}

@@ -1,0 +1,39 @@
+"""All methods and controls on scikit-learn's digits, 20 seeds.
+
+    python -m experiments.benchmark digits
+
+Hardware: two CPU cores. Runtime and result: results/digits/report.md.
+"""
+
+from typing import get_args
+
+from experiments.benchmark.protocol import Protocol, Tuning
+from experiments.config import Method
+
+DIGITS = Protocol(
+    name="digits",
+    datasets=("digits",),
+    models=("mlp",),
+    methods=get_args(Method),
+    seeds=tuple(range(20)),
+    settings={
+        "batch_size": 32,
+        "epochs": 40,
+        # Few, so that there is something to generalize from.
+        "train_images": 600,
+        "augment": False,
+        "curvature_every": 10,
+        "curvature_samples": 512,
+        "num_matvecs": 20,
+        "trace_probes": 100,
+    },
+    # Twelve products at every step would take longer than all the rest.
+    special={"xsam_lanczos": {"refresh_every": 10}},
+    tuning=Tuning(
+        trials=16,
+        seeds=(100, 101, 102),
+        learning_rate=(0.01, 0.5),
+        rho=(0.02, 0.5),
+        validation_images=150,
+    ),
+)

@@ -1,0 +1,188 @@
+"""What a benchmark runs: methods x networks x data sets x seeds, and how they are tuned."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
+
+from scipy.stats import qmc
+
+from experiments.config import DatasetName, Method, ModelName, TrainConfig, resolve
+from experiments.results import identity
+
+Stage = Literal["tuning", "final"]
+
+# ASAM measures its radius in units of the parameters' own size: ten times SAM's, as its authors'
+# 0.5 is to 0.05.
+_RADIUS_UNIT: Mapping[Method, float] = {"asam": 10.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """How learning rate and radius are chosen, alike for each method.
+
+    Every method is tried at the same points of (learning rate, rho), a low-discrepancy sequence on
+    logarithmic scales, and judged on images held out of the training set. What has no radius is
+    tried at the same number of learning rates.
+    """
+
+    trials: int
+    seeds: tuple[int, ...]
+    learning_rate: tuple[float, float]
+    """Lowest and highest."""
+    rho: tuple[float, float]
+    """Lowest and highest; ten times as much for asam."""
+    validation_images: int
+    """Training images held out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """A benchmark."""
+
+    name: str
+    datasets: tuple[DatasetName, ...]
+    models: tuple[ModelName, ...]
+    methods: tuple[Method, ...]
+    seeds: tuple[int, ...]
+    settings: Mapping[str, Any]
+    """Fields of `TrainConfig` for all runs."""
+    special: Mapping[Method, Mapping[str, Any]] = field(default_factory=dict)
+    """Fields for one method."""
+    tuning: Tuning | None = None
+    """None: the learning rate and the radii of `TrainConfig`, which are the paper's."""
+
+
+class Planned(NamedTuple):
+    """A run of a benchmark."""
+
+    stage: Stage
+    config: TrainConfig
+
+    @property
+    def key(self) -> str:
+        """A hash of all that its numbers depend on."""
+        fields = json.dumps(identity(resolve(self.config).to_json()), sort_keys=True)
+        return hashlib.sha256(f"{self.stage} {fields}".encode()).hexdigest()[:16]
+
+
+class Cell(NamedTuple):
+    """A method on a network and a data set: what is tuned on its own."""
+
+    dataset: DatasetName
+    model: ModelName
+    method: Method
+
+
+# A line of results.jsonl.
+Line = Mapping[str, Any]
+
+
+def cells(protocol: Protocol) -> list[Cell]:
+    """All of a benchmark."""
+    return [
+        Cell(dataset, model, method)
+        for dataset in protocol.datasets
+        for model in protocol.models
+        for method in protocol.methods
+    ]
+
+
+def tuning_runs(protocol: Protocol, cell: Cell) -> list[Planned]:
+    """The trials of one method."""
+    tuning = protocol.tuning
+    if tuning is None:
+        return []
+    return [
+        Planned(
+            "tuning",
+            replace(
+                _config(protocol, cell, seed),
+                learning_rate=learning_rate,
+                rho=rho * _RADIUS_UNIT.get(cell.method, 1.0),
+                validation_images=tuning.validation_images,
+                # Chosen by accuracy: the curvature is measured in the runs that count.
+                curvature_every=0,
+                trace_probes=0,
+            ),
+        )
+        for learning_rate, rho in points(tuning)
+        for seed in tuning.seeds
+    ]
+
+
+def final_runs(protocol: Protocol, cell: Cell, lines: Iterable[Line]) -> list[Planned]:
+    """The runs that count, at the chosen learning rate and radius.
+
+    Args:
+        protocol: The benchmark.
+        cell: The method.
+        lines: Finished trials.
+
+    Returns:
+        One run a seed; none if all trials failed.
+    """
+    chosen: Mapping[str, Any] = {}
+    if protocol.tuning is not None:
+        best = choose(lines, cell)
+        if best is None:
+            return []
+        chosen = best
+    return [
+        Planned("final", replace(_config(protocol, cell, seed), **chosen))
+        for seed in protocol.seeds
+    ]
+
+
+def points(tuning: Tuning) -> list[tuple[float, float]]:
+    """Learning rates and radii to be tried, the same for every method."""
+    unit = qmc.Halton(2, rng=0).random(tuning.trials)
+    return [(_between(x, tuning.learning_rate), _between(y, tuning.rho)) for x, y in unit.tolist()]
+
+
+def choose(lines: Iterable[Line], cell: Cell) -> dict[str, float] | None:
+    """The learning rate and radius of the highest mean validation accuracy.
+
+    Args:
+        lines: Finished trials of any methods.
+        cell: The method.
+
+    Returns:
+        ``learning_rate`` and ``rho``; of equal accuracies that of the lower loss. None without any
+        trial.
+    """
+    scores: dict[tuple[float, float], list[tuple[float, float]]] = {}
+    for line in lines:
+        if line["stage"] == "tuning" and cell_of(line) == cell:
+            config, result = line["config"], line["result"]
+            loss = math.inf if result["test_loss"] is None else result["test_loss"]
+            point = config["learning_rate"], config["rho"]
+            scores.setdefault(point, []).append((result["test_accuracy"], -loss))
+    if not scores:
+        return None
+
+    def mean(point: tuple[float, float]) -> tuple[float, ...]:
+        return tuple(
+            sum(values) / len(scores[point]) for values in zip(*scores[point], strict=True)
+        )
+
+    learning_rate, rho = max(scores, key=mean)
+    return {"learning_rate": learning_rate, "rho": rho}
+
+
+def cell_of(line: Line) -> Cell:
+    """The method, network and data set of a line."""
+    config = line["config"]
+    return Cell(config["dataset"], config["model"], config["method"])
+
+
+def _between(unit: float, ends: tuple[float, float]) -> float:
+    low, high = map(math.log, ends)
+    return float(f"{math.exp(low + unit * (high - low)):.4g}")
+
+
+def _config(protocol: Protocol, cell: Cell, seed: int) -> TrainConfig:
+    fields = {**protocol.settings, **protocol.special.get(cell.method, {})}
+    return TrainConfig(**cell._asdict(), seed=seed, **fields)

@@ -1,0 +1,78 @@
+"""Trains one run after the other: configurations on stdin, results on stdout, a JSON line each.
+
+It is a process of its own, so that a run that takes it down, for lack of memory say, takes no
+other run's result along.
+"""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from experiments.config import TrainConfig
+from experiments.errors import UserError
+from experiments.train import train
+
+_CURVES = ("train_loss", "test_loss", "test_accuracy", "lambda_max")
+
+
+def encode(config: TrainConfig) -> str:
+    """A configuration as a line."""
+    fields = asdict(config)
+    return json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in fields.items()})
+
+
+def decode(line: str) -> TrainConfig:
+    """The inverse of `encode`."""
+    fields = json.loads(line)
+    if fields["data_dir"] is not None:
+        fields["data_dir"] = Path(fields["data_dir"])
+    return TrainConfig(**fields)
+
+
+def run(config: TrainConfig) -> Mapping[str, Any]:
+    """Train once.
+
+    Returns:
+        The result, the columns of its epochs, CPU seconds and the process's peak memory so far;
+        or the error.
+    """
+    cpu = time.process_time()
+    with TemporaryDirectory() as folder:
+        out = Path(folder, "run")
+        try:
+            result = train(replace(config, out=out), draw=False)
+        except UserError as error:
+            return {"error": str(error)}
+        except Exception as error:
+            return {"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
+        epochs = [json.loads(line) for line in (out / "metrics.jsonl").open()]
+        # The file has null where a number is not finite.
+        finished = json.loads((out / "result.json").read_text())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "result": finished | {"steps": result.steps},
+        "epochs": {name: [_short(epoch[name]) for epoch in epochs] for name in _CURVES},
+        "cpu_seconds": round(time.process_time() - cpu, 2),
+        # Kilobytes on Linux, bytes on macOS.
+        "peak_mib": round(peak / (2**20 if sys.platform == "darwin" else 2**10)),
+    }
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.5g}")
+
+
+def main() -> None:
+    """Serve until stdin ends."""
+    for line in sys.stdin:
+        print(json.dumps(run(decode(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
