@@ -81,7 +81,7 @@ def make(options: Curves) -> None:
         (
             sharpness,
             "lambda_max",
-            "Largest Hessian eigenvalue, fixed training subset",
+            "Largest Hessian eigenvalue, training subset",
             r"$\lambda_{\max}$ (loss per squared parameter)",
         ),
     ):

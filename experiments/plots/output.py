@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -24,7 +25,8 @@ def new_figure(width: float, height: float, title: str, caption: str) -> Figure:
     """An empty figure with a title, and what was run in small type below it."""
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.suptitle(title, fontsize=13)
-    figure.supxlabel(caption, fontsize=9, color="0.35")
+    # About 14 of its letters fill an inch.
+    figure.supxlabel(textwrap.fill(caption, int(13 * width)), fontsize=9, color="0.35")
     return figure
 
 
