@@ -1,0 +1,208 @@
+"""The benchmark: equal tuning, resuming, failures, and a report that says what it knows."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.benchmark import store
+from experiments.benchmark.__main__ import (
+    BenchmarkConfig,
+    main,
+    missing,
+    protocol_of,
+    run_benchmark,
+)
+from experiments.benchmark.estimate import estimate
+from experiments.benchmark.presets import PRESETS
+from experiments.benchmark.protocol import (
+    Cell,
+    Line,
+    Protocol,
+    Tuning,
+    cells,
+    choose,
+    final_runs,
+    points,
+    tuning_runs,
+)
+from experiments.benchmark.runner import execute, slots
+from experiments.benchmark.worker import decode, encode
+from experiments.config import resolve
+from experiments.errors import UserError
+from tests.experiments.conftest import Fails
+
+TINY = Protocol(
+    name="tiny",
+    datasets=("digits",),
+    models=("mlp",),
+    methods=("sgd", "sam", "xsam"),
+    seeds=(0, 1),
+    settings={
+        "batch_size": 32,
+        "epochs": 2,
+        "train_images": 96,
+        "test_images": 50,
+        "curvature_samples": 32,
+        "num_matvecs": 3,
+        "trace_probes": 2,
+    },
+    tuning=Tuning(
+        trials=2, seeds=(7,), learning_rate=(0.01, 0.1), rho=(0.05, 0.2), validation_images=32
+    ),
+)
+SAM = Cell("digits", "mlp", "sam")
+
+
+def line(accuracy: float, loss: float | None, **config: Any) -> Line:
+    fields = {"dataset": "digits", "model": "mlp", "method": "sam", "seed": 0, **config}
+    return {
+        "key": "k",
+        "stage": "tuning",
+        "config": fields,
+        "result": {"test_accuracy": accuracy, "test_loss": loss},
+    }
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=lambda preset: preset.name)
+def test_presets_give_every_method_the_same_number_of_trials(preset: Protocol) -> None:
+    counts = {len(tuning_runs(preset, cell)) for cell in cells(preset)}
+    assert len(counts) == 1
+    for cell in cells(preset):
+        trials = tuning_runs(preset, cell)
+        for run in trials:
+            assert resolve(run.config).validation_images is not None
+        assert len({run.key for run in trials}) == len(trials)
+
+
+def test_paper_preset_is_section_6_1() -> None:
+    paper = PRESETS["paper"]
+    assert paper.tuning is None
+    for cell in cells(paper):
+        runs = final_runs(paper, cell, [])
+        assert [run.config.seed for run in runs] == [0, 1, 2]
+        config = resolve(runs[0].config)
+        assert (config.epochs, config.batch_size, config.learning_rate) == (200, 256, 0.1)
+        assert (config.momentum, config.weight_decay, config.alpha) == (0.9, 5e-5, 0.2)
+        if cell.dataset != "cifar100":
+            assert config.rho == (2 if cell.method == "wsam" else 0.05)
+
+
+def test_points_fill_their_ranges() -> None:
+    tuning = Tuning(
+        trials=32, seeds=(0,), learning_rate=(0.01, 1), rho=(0.1, 10), validation_images=1
+    )
+    rates, radii = zip(*points(tuning), strict=True)
+    for values, low, middle, high in ((rates, 0.01, 0.1, 1), (radii, 0.1, 1, 10)):
+        assert all(low <= value <= high for value in values)
+        # Logarithmic: as many below the geometric mean as above.
+        assert 12 <= sum(value < middle for value in values) <= 20
+
+
+def test_choice_is_by_mean_accuracy_then_by_loss() -> None:
+    a, b = {"learning_rate": 0.1, "rho": 0.05}, {"learning_rate": 0.2, "rho": 0.05}
+    lines = [line(90, 0.5, **a), line(92, 0.5, **a), line(96, 0.1, **b), line(80, 9.0, **b)]
+    assert choose(lines, SAM) == a
+    assert choose([line(90, 0.5, **a), line(90, 0.4, **b)], SAM) == b
+    assert choose([line(90, None, **a), line(90, 4.0, **b)], SAM) == b, "a loss of NaN is worst"
+    assert choose(lines, SAM._replace(method="gsam")) is None
+
+
+def test_worker_gets_what_was_planned() -> None:
+    config = replace(tuning_runs(TINY, SAM)[0].config, data_dir=Path("a"))
+    assert decode(encode(config)) == config
+
+
+def test_cores_are_shared_out() -> None:
+    assert [slot.cores for slot in slots(1)] == [frozenset()]
+    assert all(slot.cores for slot in slots(2))
+
+
+@pytest.mark.slow
+def test_benchmark_resumes_and_reports(tmp_path: Path) -> None:
+    assert run_benchmark(TINY, tmp_path, jobs=2) == []
+    file = tmp_path / store.FILE
+    lines = store.read(tmp_path)
+    assert len(lines) == 3 * 2 + 3 * 2
+    assert {item["stage"] for item in lines} == {"tuning", "final"}
+    chosen = [item for item in lines if item["stage"] == "final"]
+    for item in chosen:
+        assert len(item["epochs"]["test_accuracy"]) == 2
+        assert item["result"]["trace"] is not None
+
+    text = (tmp_path / "report.md").read_text()
+    assert "| xsam |" in text
+    assert "± " in text
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert 'src="digits' not in page
+
+    # Nothing is run twice, and what a kill left half-written is run again.
+    content = file.read_text()
+    assert run_benchmark(TINY, tmp_path, jobs=1) == []
+    assert file.read_text() == content
+    file.write_text(content[:-20])
+    (run,) = missing(TINY, "final", store.read(tmp_path))
+    assert run_benchmark(TINY, tmp_path, jobs=1) == []
+    again = store.read(tmp_path)
+    assert again[-1]["key"] == run.key == lines[-1]["key"]
+
+    def numbers(item: Line) -> dict[str, Any]:
+        return {**item["result"], "seconds": 0}
+
+    assert numbers(again[-1]) == numbers(lines[-1])
+    assert estimate(TINY, list(again), jobs=1) == "Nothing is left to run."
+
+
+@pytest.mark.slow
+def test_a_failed_run_does_not_stop_the_rest() -> None:
+    good = tuning_runs(TINY, SAM)
+    bad = good[0]._replace(config=replace(good[0].config, train_images=10_000))
+    said: list[tuple[str, bool]] = []
+    execute([bad, *good], 1, lambda run, answer: said.append((run.key, "error" in answer)))
+    assert said == [(bad.key, True), *((run.key, False) for run in good)]
+
+
+def test_a_worker_that_dies_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = "import sys; sys.stdin.readline(); print('no memory', file=sys.stderr); sys.exit(3)"
+    monkeypatch.setattr("experiments.benchmark.runner._WORKER", (sys.executable, "-c", program))
+    said: list[str] = []
+    plan = tuning_runs(TINY, SAM)
+    execute(plan, 1, lambda _, answer: said.append(answer["error"]))
+    assert said == ["the worker ended with status 3: no memory"] * len(plan)
+
+
+def test_a_strange_file_is_left_alone(tmp_path: Path) -> None:
+    for content in ('{"a": 1}\n', "not json\n", "[1]\n"):
+        (tmp_path / store.FILE).write_text(content)
+        with pytest.raises(UserError, match="not the result file of a benchmark"):
+            store.read(tmp_path)
+        assert (tmp_path / store.FILE).read_text() == content
+
+
+@pytest.mark.slow
+def test_dry_run_lists_what_would_run() -> None:
+    text = estimate(replace(TINY, methods=("sgd", "xsam")), [], jobs=2)
+    assert len(text.splitlines()) == 4
+    assert "about" in text.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["digits", "--jobs", "0"], "--jobs must be at least 1"),
+        (["digits", "--seeds", "1", "1"], "--seeds must be one or more different values"),
+    ],
+)
+def test_wrong_options(fails: Fails, arguments: list[str], message: str) -> None:
+    assert message in fails(main, arguments)
+
+
+def test_options_change_the_preset() -> None:
+    protocol = protocol_of(BenchmarkConfig(preset="digits", methods=("sam",), seeds=(5,)))
+    assert cells(protocol) == [SAM]
+    assert protocol.seeds == (5,)
+    assert json.loads(encode(tuning_runs(protocol, SAM)[0].config))["epochs"] == 40

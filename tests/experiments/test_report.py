@@ -1,0 +1,60 @@
+"""The statistics of a report: intervals that cover, comparisons that are not too sure."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.errors import UserError
+from experiments.report.published import published
+from experiments.report.render import write_report
+from experiments.report.statistics import Difference, holm, paired, summarize, verdict
+
+
+def test_summary() -> None:
+    assert summarize([1.0, 2.0, 3.0]) == (2.0, 1.0, 3)
+    assert np.isnan(summarize([1.0]).deviation)
+
+
+def test_pairs_are_of_equal_seeds() -> None:
+    difference = paired({0: 2.0, 1: 3.0, 2: 9.0}, {1: 1.0, 0: 1.0, 7: 0.0})
+    assert difference is not None
+    assert (difference.mean, difference.n) == (1.5, 2)
+    assert difference.low <= 1.5 <= difference.high
+    assert paired({0: 1.0}, {0: 2.0}) is None
+    assert paired({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}) == Difference(0.0, 0.0, 0.0, 1.0, 2)
+
+
+def test_bootstrap_interval_covers_the_truth() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(100):
+        ours = dict(enumerate(rng.normal(1.0, 2.0, 20)))
+        difference = paired(ours, dict.fromkeys(range(20), 0.0))
+        assert difference is not None
+        covered += difference.low <= 1.0 <= difference.high
+    assert covered >= 86
+
+
+def test_holm_by_hand() -> None:
+    np.testing.assert_allclose(holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def test_verdict_needs_both_the_test_and_the_interval() -> None:
+    clear = Difference(1.0, 0.5, 1.5, 0.001, 20)
+    assert verdict(clear, 0.01) == "better"
+    assert verdict(clear._replace(mean=-1.0, low=-1.5, high=-0.5), 0.01) == "worse"
+    assert verdict(clear, 0.06) == "not significant"
+    assert verdict(clear._replace(low=-0.1), 0.01) == "not significant"
+
+
+def test_published_numbers() -> None:
+    assert published("cifar100", "alexnet", "xsam") == "68.82 ± 0.01"
+    assert published("fashion_mnist", "alexnet", "wsam") == "did not converge"
+    assert published("digits", "mlp", "sam") == ""
+
+
+def test_an_empty_folder_has_no_report(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no finished run"):
+        write_report(tmp_path)
