@@ -24,7 +24,7 @@ Method = Literal[
     "xsam_random",
     "xsam_lanczos",
 ]
-DatasetName = Literal["digits", "fashion_mnist"]
+DatasetName = Literal["digits", "fashion_mnist", "cifar10", "cifar100"]
 ModelName = Literal[
     "simple_cnn", "resnet18", "resnet50", "wide_resnet28_10", "alexnet", "resnet8", "mlp"
 ]
@@ -105,7 +105,9 @@ class TrainConfig(_Common):
     out: Path | None = None
     """Directory for the results (None: runs/DATASET-MODEL-METHOD-SEED)."""
     data_dir: Path | None = None
-    """fashion_mnist: directory of the four idx .gz files (None: where Debian installs them)."""
+    """fashion_mnist: directory of the four idx .gz files (None: where Debian installs them);
+    cifar10, cifar100: directory of the original binary archive, cifar-10-binary.tar.gz or
+    cifar-100-binary.tar.gz."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from experiments.cifar import ARCHIVES, read_cifar
 from experiments.config import DatasetName, ResolvedConfig
 from experiments.errors import UserError
 from experiments.idx import read_idx
@@ -76,9 +77,20 @@ def _fashion_mnist(data_dir: Path | None) -> Dataset:
     return Dataset(*read("train"), *read("t10k"), num_classes=10, crop_padding=4, flip=True)
 
 
+def _cifar(name: DatasetName) -> Callable[[Path | None], Dataset]:
+    def read(data_dir: Path | None) -> Dataset:
+        train, test = read_cifar(ARCHIVES[name], data_dir)
+        classes = ARCHIVES[name].num_classes
+        return Dataset(*train, *test, num_classes=classes, crop_padding=4, flip=True)
+
+    return read
+
+
 LOADERS: dict[DatasetName, Callable[[Path | None], Dataset]] = {
     "digits": _digits,
     "fashion_mnist": _fashion_mnist,
+    "cifar10": _cifar("cifar10"),
+    "cifar100": _cifar("cifar100"),
 }
 
 

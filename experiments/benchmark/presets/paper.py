@@ -2,6 +2,9 @@
 
     python -m experiments.benchmark paper --data-dir DIRECTORY
 
+DIRECTORY holds the two CIFAR archives, cifar-10-binary.tar.gz and cifar-100-binary.tar.gz, and
+Fashion-MNIST's four idx .gz files.
+
 Batch size 256, learning rate 0.1 with a cosine schedule, momentum 0.9, weight decay 5e-5; radius
 0.05 for CIFAR-10 and Fashion-MNIST and 0.1 for CIFAR-100, for WSAM 2 and 4; alpha 0.2. As in the
 paper, nothing is tuned. SGD and the controls are not in the paper and come on top of its methods.
@@ -14,7 +17,7 @@ from experiments.benchmark.protocol import Protocol
 
 PAPER = Protocol(
     name="paper",
-    datasets=("fashion_mnist",),
+    datasets=("cifar10", "cifar100", "fashion_mnist"),
     models=("resnet18", "resnet50", "wide_resnet28_10", "alexnet"),
     methods=(
         "sam",
