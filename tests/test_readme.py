@@ -27,3 +27,16 @@ def test_cost_table_is_the_measured_one(file: Path) -> None:
     assert record["command"] in README
     for line in table([Row(**row) for row in record["rows"]]).splitlines():
         assert line in README
+
+
+def test_benchmark_table_is_the_report_of_the_committed_runs() -> None:
+    from experiments.benchmark import store
+    from experiments.report.render import report
+
+    folder = ROOT / "results" / "digits"
+    text = report(store.read(folder), {})
+    assert (folder / "report.md").read_text() == text
+    section = README[README.index("## The benchmark") : README.index("## Cost")]
+    rows = [line for line in section.splitlines() if line.startswith("| ")]
+    assert len(rows) == 10
+    assert all(row in text.splitlines() for row in rows)

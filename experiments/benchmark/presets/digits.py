@@ -2,7 +2,9 @@
 
     python -m experiments.benchmark digits
 
-Hardware: two CPU cores. Runtime and result: results/digits/report.md.
+Hardware: two cores of an AMD EPYC. Runtime: 8 minutes, 624 runs for the tuning and 260 that count.
+Expected (results/digits): SGD 95.0 %, SAM 95.8 %, X-SAM 96.1 %, normalised SAM 96.1 %; of all
+methods only xsam_random is significantly better than SAM.
 """
 
 from typing import get_args

@@ -1,8 +1,8 @@
-"""Nine methods and controls on a part of Fashion-MNIST, a CNN and a small ResNet, three seeds.
+"""Nine methods and one control on a part of Fashion-MNIST, a CNN and a small ResNet, three seeds.
 
     python -m experiments.benchmark fashion-small
 
-Hardware: two CPU cores. Runtime and result: results/fashion_small/report.md.
+Hardware: two CPU cores. It has not been run yet: `--dry-run` tells the time.
 """
 
 from experiments.benchmark.protocol import Protocol, Tuning
