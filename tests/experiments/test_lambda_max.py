@@ -1,0 +1,42 @@
+"""The largest eigenvalue of a data set, batch by batch, is that of the whole loss."""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from experiments.data import load
+from experiments.lambda_max import LambdaMaxConfig, main, measure
+from experiments.network import Batch, build_network, loss_and_outcome
+from tests.experiments.conftest import Fails
+from xsam_jax import curvature
+
+
+def test_batches_do_not_change_it() -> None:
+    found = measure(LambdaMaxConfig(model="mlp", images=64, batch_size=16, num_matvecs=12))
+    data = load("digits")
+    network = build_network("mlp", data, jax.random.key(0))
+    batch = Batch(jnp.asarray(data.train_images[:64]), jnp.asarray(data.train_labels[:64]))
+
+    def loss(params: object) -> jax.Array:
+        return loss_and_outcome(network.train, params, network.batch_stats, batch)[0]
+
+    whole = curvature.top_eigenpairs(
+        jax.grad(loss), network.params, num_matvecs=30, key=jax.random.key(1)
+    )
+    assert found["lambda_max"] == pytest.approx(float(whole.values[0]), rel=1e-3)
+    assert found["residual"] < 0.05 * found["lambda_max"]
+    assert found["products"] == 13
+
+
+def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:
+    options = ["--model", "mlp", "--out", str(tmp_path), "--num-matvecs", "2"]
+    assert "--images must be a multiple" in fails(main, [*options, "--images", "100"])
+    assert "at least 1" in fails(main, [*options, "--num-matvecs", "0"])
+    monkeypatch.setattr(sys, "argv", ["program", *options, "--images", "128"])
+    main()
+    (file,) = tmp_path.iterdir()
+    assert json.loads(file.read_text())["products"] == 3
