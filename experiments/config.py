@@ -77,6 +77,11 @@ class _Common:
     """Random vectors that estimate the Hessian's trace at the end of the run, 0 for none, else at
     least 2."""
 
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        fields = dataclasses.asdict(self)
+        return {k: str(v) if isinstance(v, Path) else v for k, v in fields.items()}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(_Common):
@@ -124,11 +129,6 @@ class ResolvedConfig(_Common):
     validation_images: int | None
     out: Path
     data_dir: Path | None
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        fields = dataclasses.asdict(self)
-        return {k: str(v) if isinstance(v, Path) else v for k, v in fields.items()}
 
 
 # The paper's radii, section 6.1, for WSAM and for the others, where they are not 0.05.

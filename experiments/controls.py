@@ -1,16 +1,16 @@
 """What X-SAM is compared with to see what the eigenvector itself brings: other vectors."""
 
-from collections.abc import Callable
-
 import chex
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 
 from xsam_jax import curvature
-from xsam_jax._eigenvector import Eigenpair, Tracker
-from xsam_jax._two_gradients import Ascent, Descent
+from xsam_jax._eigenvector import Eigenpair, Tracker, periodic
+from xsam_jax._two_gradients import Ascent
+
+# Hessian-vector products of a refresh by Lanczos; one more checks the result.
+LANCZOS_MATVECS = 10
 
 
 def random_vector(every: int, seed: chex.Numeric) -> Tracker:
@@ -30,15 +30,14 @@ def random_vector(every: int, seed: chex.Numeric) -> Tracker:
         unit = optax.tree.scale(1 / optax.tree.norm(noise), noise)
         return Eigenpair(unit, jnp.zeros_like(pair.value))
 
-    return _every(every, vector)
+    return periodic(every, vector)
 
 
-def lanczos(every: int, num_matvecs: int = 10) -> Tracker:
+def lanczos(every: int) -> Tracker:
     """The eigenvector of the mini-batch's largest eigenvalue, to the accuracy of Lanczos.
 
     Args:
         every: Steps from one refresh to the next.
-        num_matvecs: Hessian-vector products of a refresh; one more checks the result.
 
     Returns:
         A tracker for `xsam`.
@@ -49,24 +48,10 @@ def lanczos(every: int, num_matvecs: int = 10) -> Tracker:
         pairs = curvature.top_eigenpairs(
             step.hvp,
             step.params,
-            num_matvecs=num_matvecs,
+            num_matvecs=LANCZOS_MATVECS,
             key=jax.random.fold_in(jax.random.key(0), count),
         )
         found = jax.tree.map(lambda leaf, like: leaf[0].astype(like.dtype), pairs[1], pair.vector)
         return Eigenpair(found, pairs.values[0].astype(pair.value.dtype))
 
-    return _every(every, top)
-
-
-def _every(every: int, refresh: Callable[[Ascent, Eigenpair, chex.Array], Eigenpair]) -> Tracker:
-    def before(step: Ascent, pair: Eigenpair, count: chex.Array) -> Eigenpair:
-        refreshed_or_kept: Eigenpair = lax.cond(
-            count % every == 0, lambda: refresh(step, pair, count), lambda: pair
-        )
-        return refreshed_or_kept
-
-    def after(step: Descent, pair: Eigenpair) -> Eigenpair:
-        del step
-        return pair
-
-    return Tracker(before, after)
+    return periodic(every, top)

@@ -1,6 +1,5 @@
 """The curves of a run, for a look."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from experiments.plots.output import COLORS
+from experiments.plots.output import COLORS, png
 from experiments.results import EpochMetrics, write_atomically
 from experiments.step import StepMetrics
 
@@ -67,9 +66,7 @@ def write_curves(
         yticks=range(0, 91, 15),
     )
 
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=120)
-    write_atomically(out / "curves.png", image.getvalue())
+    write_atomically(out / "curves.png", png(figure, dpi=120))
 
 
 def _faint_line(axes: Axes, values: NDArray[np.float32], epochs: int) -> None:

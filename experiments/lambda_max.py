@@ -12,9 +12,6 @@ The network is at its initial parameters, and BatchNorm normalises with the stat
 batch, so that the loss is the mean over batches of what a training step sees.
 """
 
-import os
-import resource
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +24,11 @@ import tyro
 from experiments.config import DatasetName, ModelName
 from experiments.data import load
 from experiments.errors import UserError, exit_on_user_error
-from experiments.network import Batch, build_network, loss_and_outcome
+from experiments.machine import device, peak_mib
+from experiments.network import Batch, build_network
 from experiments.results import versions, write_json
-from xsam_jax import curvature, mean_grad_fn
+from experiments.sharpness import subset_gradient
+from xsam_jax import curvature
 
 
 @dataclass(frozen=True)
@@ -83,11 +82,8 @@ def measure(config: LambdaMaxConfig) -> dict[str, Any]:
 
     @jax.jit
     def top(params: object, batches: Batch) -> curvature.Eigenpairs:
-        def loss_fn(params: object, batch: Batch) -> jax.Array:
-            return loss_and_outcome(network.train, params, network.batch_stats, batch)[0]
-
         return curvature.top_eigenpairs(
-            mean_grad_fn(loss_fn, batches),
+            subset_gradient(network.train, network.batch_stats, batches),
             params,
             num_matvecs=config.num_matvecs,
             key=jax.random.key(0),
@@ -97,9 +93,7 @@ def measure(config: LambdaMaxConfig) -> dict[str, Any]:
     wall, cpu = time.perf_counter(), time.process_time()
     pairs = jax.block_until_ready(compiled(network.params, batches))
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     products = config.num_matvecs + 1
-    device = jax.devices()[0]
     return {
         "lambda_max": float(pairs.values[0]),
         "residual": float(pairs.residuals[0]),
@@ -107,10 +101,9 @@ def measure(config: LambdaMaxConfig) -> dict[str, Any]:
         "seconds": wall,
         "cpu_seconds": cpu,
         "cpu_seconds_per_product_and_image": cpu / products / config.images,
-        # Kilobytes on Linux, bytes on macOS.
-        "peak_resident_mib": peak / (2**20 if sys.platform == "darwin" else 2**10),
+        "peak_resident_mib": peak_mib(),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(network.params)),
-        "device": f"{device.device_kind}, {os.cpu_count()} CPU cores",
+        "device": device(),
         "versions": versions(),
     }
 
@@ -128,8 +121,8 @@ def main() -> None:
             **measure(config),
         }
         config.out.mkdir(parents=True, exist_ok=True)
-        platform = jax.devices()[0].platform
-        file = config.out / f"{platform}-{config.model}-{config.dataset}-{config.images}.json"
+        name = f"{jax.default_backend()}-{config.model}-{config.dataset}-{config.images}.json"
+        file = config.out / name
         write_json(file, record)
         print(
             f"lambda_max {record['lambda_max']:.6g}, residual {record['residual']:.2g}, "

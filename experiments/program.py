@@ -16,10 +16,10 @@ from experiments.config import ResolvedConfig
 from experiments.data import Dataset, load_for
 from experiments.errors import UserError
 from experiments.evaluate import Evaluation, make_evaluate
-from experiments.methods import Varied, build_method
+from experiments.methods import Varied, build_method, varied
 from experiments.network import Batch, build_network
 from experiments.sharpness import Sharpness, fixed_subset, make_measure, make_trace
-from experiments.step import StepMetrics, TrainState, make_run_chunk
+from experiments.step import RunChunk, StepMetrics, TrainState, make_run_chunk
 from xsam_jax import curvature
 
 _EVALUATION_BATCH = 256
@@ -61,6 +61,23 @@ def program_of(config: ResolvedConfig, observe: Observe | None = None) -> Progra
         UserError: The data are missing or damaged, or fewer than a batch.
     """
     return _program(replace(config, seed=0, learning_rate=1.0, rho=0.0, out=Path()), observe)
+
+
+def start(config: ResolvedConfig, program: Program) -> tuple[RunChunk, TrainState]:
+    """A run before its first step.
+
+    Args:
+        config: The run.
+        program: Its program.
+
+    Returns:
+        What takes its steps, and its initial state.
+    """
+    init_key, batch_key = jax.random.split(jax.random.key(config.seed))
+    network = build_network(config.model, program.data, init_key)
+    opt_state = program.method(varied(config)).init(network.params)
+    state = TrainState(jnp.zeros((), jnp.int32), network.params, network.batch_stats, opt_state)
+    return partial(program.run_chunk, varied(config), batch_key), state
 
 
 # One program, with its data, is kept: runs that share it come one after the other.

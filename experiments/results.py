@@ -137,6 +137,11 @@ def identity(config: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name not in _PLACES}
 
 
+def canonical(config: ResolvedConfig) -> str:
+    """The same as text: equal for two runs only if all their numbers must be the same."""
+    return json.dumps(identity(config.to_json()), sort_keys=True)
+
+
 def write_metrics(out: Path, epochs: Sequence[EpochMetrics]) -> None:
     """Write metrics.jsonl."""
     lines = [json.dumps(_finite(epoch._asdict())) for epoch in epochs]

@@ -70,7 +70,7 @@ def make_measure(
 
     @jax.jit
     def measure(params: chex.ArrayTree, batch_stats: chex.ArrayTree, subset: Batch) -> Sharpness:
-        grad_fn = _subset_gradient(predict, batch_stats, subset)
+        grad_fn = subset_gradient(predict, batch_stats, subset)
         top = curvature.top_eigenpairs(
             grad_fn, params, k=1, num_matvecs=num_matvecs, which="LA", key=jax.random.key(0)
         )
@@ -100,16 +100,18 @@ def make_trace(
     def estimate(
         params: chex.ArrayTree, batch_stats: chex.ArrayTree, subset: Batch
     ) -> curvature.Estimate:
-        grad_fn = _subset_gradient(predict, batch_stats, subset)
+        grad_fn = subset_gradient(predict, batch_stats, subset)
         return curvature.trace(grad_fn, params, num_probes=num_probes, key=jax.random.key(0))
 
     return estimate
 
 
-def _subset_gradient(
-    predict: Apply, batch_stats: chex.ArrayTree, subset: Batch
+def subset_gradient(
+    apply: Apply, batch_stats: chex.ArrayTree, subset: Batch
 ) -> Callable[[chex.ArrayTree], chex.ArrayTree]:
+    """The gradient of the mean loss over batches stacked on a leading axis."""
+
     def loss_fn(params: chex.ArrayTree, batch: Batch) -> jax.Array:
-        return loss_and_outcome(predict, params, batch_stats, batch)[0]
+        return loss_and_outcome(apply, params, batch_stats, batch)[0]
 
     return mean_grad_fn(loss_fn, subset)

@@ -9,7 +9,6 @@ over rounds of the ratio within a round, with its quartiles. Nothing else may ru
 meanwhile.
 """
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from jax import lax
 import xsam_jax
 from experiments.config import ModelName
 from experiments.errors import UserError, exit_on_user_error
+from experiments.machine import device
 from experiments.models import build_model
 from experiments.network import Batch, as_functions, loss_and_outcome
 from experiments.results import versions, write_json
@@ -229,12 +229,11 @@ def main() -> None:
                 "--batch-size and --rounds must be at least 1, --epoch-steps at least 0"
             )
         rows = measure(config)
-        device = jax.devices()[0]
-        name = f"{device.platform}-{config.model}-{config.batch_size}.json"
+        name = f"{jax.default_backend()}-{config.model}-{config.batch_size}.json"
         record = {
             "command": f"python -m experiments.speed --model {config.model} "
             f"--batch-size {config.batch_size}",
-            "device": f"{device.device_kind}, {os.cpu_count()} CPU cores",
+            "device": device(),
             "rounds": config.rounds,
             "versions": versions(),
             "rows": [row._asdict() for row in rows],

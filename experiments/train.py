@@ -7,10 +7,8 @@
 import math
 import time
 from collections.abc import Callable
-from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
@@ -18,9 +16,7 @@ import tyro
 from experiments.config import ResolvedConfig, TrainConfig, resolve
 from experiments.curves import write_curves
 from experiments.errors import exit_on_user_error
-from experiments.methods import varied
-from experiments.network import build_network
-from experiments.program import Observe, Program, program_of
+from experiments.program import Observe, Program, program_of, start
 from experiments.progress import OnProgress, Report, progress_bar
 from experiments.results import (
     EpochMetrics,
@@ -99,11 +95,7 @@ def _run(
     config: ResolvedConfig, program: Program, progress: OnProgress | None
 ) -> tuple[list[EpochMetrics], list[StepMetrics], TrainState]:
     steps = program.steps
-    init_key, batch_key = jax.random.split(jax.random.key(config.seed))
-    network = build_network(config.model, program.data, init_key)
-    opt_state = program.method(varied(config)).init(network.params)
-    state = TrainState(jnp.zeros((), jnp.int32), network.params, network.batch_stats, opt_state)
-    run_chunk = partial(program.run_chunk, varied(config), batch_key)
+    run_chunk, state = start(config, program)
 
     history: list[EpochMetrics] = []
     step_metrics: list[StepMetrics] = []

@@ -31,7 +31,7 @@ def test_cost_table_is_the_measured_one(file: Path) -> None:
 
 def test_benchmark_table_is_the_report_of_the_committed_runs() -> None:
     from experiments.benchmark import store
-    from experiments.report.render import report
+    from experiments.report.text import report
 
     folder = ROOT / "results" / "digits"
     text = report(store.read(folder), {})

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import chex
 import jax.numpy as jnp
+from jax import lax
 
 from xsam_jax import _linalg
 from xsam_jax._two_gradients import Ascent, Descent
@@ -33,6 +34,33 @@ class Tracker(NamedTuple):
 
     before: Callable[[Ascent, Eigenpair, chex.Array], Eigenpair]
     after: Callable[[Descent, Eigenpair], Eigenpair]
+
+
+def periodic(every: int, refresh: Callable[[Ascent, Eigenpair, chex.Array], Eigenpair]) -> Tracker:
+    """A tracker that does something in steps 1, ``every + 1``, ... and nothing in between.
+
+    Args:
+      every: steps from one refresh to the next, >= 1.
+      refresh: ``(Ascent, pair, count) -> pair``.
+    """
+
+    def before(step: Ascent, pair: Eigenpair, count: chex.Array) -> Eigenpair:
+        def refreshed(pair: Eigenpair) -> Eigenpair:
+            return refresh(step, pair, count)
+
+        if every == 1:
+            return refreshed(pair)
+        # The paper's "t mod p = 1" with t = count + 1, written so that p = 1 is every step.
+        refreshed_or_kept: Eigenpair = lax.cond(
+            count % every == 0, refreshed, lambda pair: pair, pair
+        )
+        return refreshed_or_kept
+
+    def after(step: Descent, pair: Eigenpair) -> Eigenpair:
+        del step
+        return pair
+
+    return Tracker(before, after)
 
 
 def unknown(params: chex.ArrayTree) -> Eigenpair:

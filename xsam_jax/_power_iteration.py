@@ -1,7 +1,5 @@
 """Power iteration on Hessian-vector products."""
 
-import functools
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -9,8 +7,8 @@ import numpy as np
 from jax import lax
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._eigenvector import Eigenpair, Tracker
-from xsam_jax._two_gradients import Ascent, Descent
+from xsam_jax._eigenvector import Eigenpair, Tracker, periodic
+from xsam_jax._two_gradients import Ascent
 
 
 def power_iteration(
@@ -70,7 +68,9 @@ def power_iteration(
         ]
         return jax.tree.unflatten(treedef, pieces)
 
-    def refresh(step: Ascent, count: chex.Array, pair: Eigenpair) -> Eigenpair:
+    def refresh(step: Ascent, pair: Eigenpair, count: chex.Array) -> Eigenpair:
+        if start is not None:
+            _checks.same_tree("start", start, step.params)
         vector = _linalg.cast_like(_linalg.scale_to(1, cold(pair, count)), pair.vector)
         if warm_start:
             known = _linalg.norm(pair.vector) > 0
@@ -90,20 +90,4 @@ def power_iteration(
         good = _linalg.norm(vector) > 0
         return Eigenpair(*_linalg.select(good, (vector, value), tuple(pair)))
 
-    def before(step: Ascent, pair: Eigenpair, count: chex.Array) -> Eigenpair:
-        if start is not None:
-            _checks.same_tree("start", start, step.params)
-        refreshed = functools.partial(refresh, step, count)
-        if every == 1:
-            return refreshed(pair)
-        # The paper's "t mod p = 1" with t = count + 1, written so that p = 1 is every step.
-        refreshed_or_kept: Eigenpair = lax.cond(
-            count % every == 0, refreshed, lambda pair: pair, pair
-        )
-        return refreshed_or_kept
-
-    def after(step: Descent, pair: Eigenpair) -> Eigenpair:
-        del step
-        return pair
-
-    return Tracker(before, after)
+    return periodic(every, refresh)

@@ -1,8 +1,8 @@
 """The paper's Table 1 again, with equal tuning for every method and with controls.
 
 python -m experiments.benchmark digits           # minutes on two cores
-python -m experiments.benchmark fashion-small    # hours on two cores
-python -m experiments.benchmark paper            # section 6.1; days on a GPU
+python -m experiments.benchmark fashion-small    # a part of Fashion-MNIST, on two cores
+python -m experiments.benchmark paper            # section 6.1, on a GPU
 
 Each preset's file in experiments/benchmark/presets says what it does, how long it takes and what
 to expect. A benchmark that was stopped goes on where it was. The report is written at the end, and
@@ -37,7 +37,9 @@ from experiments.benchmark.protocol import (
 from experiments.benchmark.runner import execute
 from experiments.config import DatasetName, Method, ModelName, resolve
 from experiments.errors import UserError, exit_on_user_error
+from experiments.plots.options import distinct, positive
 from experiments.report.render import write_report
+from experiments.results import identity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +77,7 @@ def protocol_of(config: BenchmarkConfig) -> Protocol:
     for name in ("methods", "models", "datasets", "seeds"):
         values = getattr(config, name)
         if values is not None:
-            if not values or len(set(values)) < len(values):
-                raise UserError(f"--{name} must be one or more different values.")
+            distinct(name, values)
             changes[name] = values
     settings = {**protocol.settings, "data_dir": config.data_dir}
     return replace(protocol, settings=settings, **changes)  # type: ignore[arg-type]
@@ -106,19 +107,17 @@ def run_benchmark(protocol: Protocol, out: Path, jobs: int) -> list[str]:
     revision = store.revision()
 
     def on_run(run: Planned, said: Mapping[str, Any]) -> None:
-        config = resolve(run.config)
         if "error" in said:
             failures.append(f"{_name(run)}: {said['error']}")
             bar.console.print(f"failed: {failures[-1]}", markup=False, soft_wrap=True)
         else:
-            fields = {k: v for k, v in config.to_json().items() if k not in ("out", "data_dir")}
             if run.stage == "tuning":
                 said = {k: v for k, v in said.items() if k != "epochs"}
             line = {
                 "key": run.key,
                 "stage": run.stage,
                 "revision": revision,
-                "config": fields,
+                "config": identity(resolve(run.config).to_json()),
                 **said,
             }
             store.append(out, line)
@@ -166,8 +165,8 @@ def main() -> None:
             BenchmarkConfig, prog="python -m experiments.benchmark", description=__doc__
         )
         protocol = protocol_of(config)
-        if config.jobs is not None and config.jobs < 1:
-            raise UserError(f"--jobs must be at least 1, not {config.jobs}.")
+        if config.jobs is not None:
+            positive("jobs", config.jobs)
         on_cpu = jax.default_backend() == "cpu"
         jobs = config.jobs or ((os.cpu_count() or 1) if on_cpu else 1)
         out = config.out or Path("runs/benchmark", config.preset)

@@ -4,11 +4,9 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from experiments.benchmark.protocol import (
     Cell,
@@ -20,10 +18,8 @@ from experiments.benchmark.protocol import (
     tuning_runs,
 )
 from experiments.config import resolve
-from experiments.methods import varied
-from experiments.network import build_network
-from experiments.program import program_of
-from experiments.step import TrainState, empty_metrics
+from experiments.program import program_of, start
+from experiments.step import empty_metrics
 
 _STEPS = 4
 
@@ -50,11 +46,12 @@ def estimate(protocol: Protocol, lines: list[Line], jobs: int) -> str:
         A table and the sum.
     """
     finished = {line["key"] for line in lines}
+    untuned = replace(protocol, tuning=None)
     rows, total = [], 0.0
     for cell in cells(protocol):
         plan = tuning_runs(protocol, cell)
         # Until it is tuned, the final runs are not known but for their number.
-        plan += final_runs(protocol, cell, lines) or final_runs(_untuned(protocol), cell, lines)
+        plan += final_runs(protocol, cell, lines) or final_runs(untuned, cell, lines)
         left = [run for run in plan if run.key not in finished]
         if left:
             cost = measure(left[0])
@@ -74,21 +71,13 @@ def measure(run: Planned) -> Cost:
     started = time.perf_counter()
     config = resolve(run.config)
     program = program_of(config)
-    network = build_network(config.model, program.data, jax.random.key(0))
-    tx = program.method(varied(config))
-    step = partial(program.run_chunk, varied(config), jax.random.key(0))
-    state = TrainState(
-        jnp.zeros((), jnp.int32),
-        network.params,
-        network.batch_stats,
-        tx.init(network.params),
-    )
+    run_chunk, state = start(config, program)
     metrics = empty_metrics(program.steps)
 
     def take(until: int) -> float:
         nonlocal state, metrics
         begin = time.perf_counter()
-        state, metrics = jax.block_until_ready(step(state, metrics, program.train_data, until))
+        state, metrics = jax.block_until_ready(run_chunk(state, metrics, program.train_data, until))
         return time.perf_counter() - begin
 
     # Another dispatch of the compiled program: with its first step comes its first refresh.
@@ -99,10 +88,6 @@ def measure(run: Planned) -> Cost:
     usual = take(last) / (last - 1) if last > 1 else first
     refresh = max(first - usual, 0.0) / config.refresh_every
     return Cost(compiled, usual + refresh, config.epochs * program.steps)
-
-
-def _untuned(protocol: Protocol) -> Protocol:
-    return replace(protocol, tuning=None)
 
 
 def _row(cell: Cell, left: Iterable[Planned], cost: Cost, seconds: float) -> str:

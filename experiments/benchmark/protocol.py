@@ -1,7 +1,6 @@
 """What a benchmark runs: methods x networks x data sets x seeds, and how they are tuned."""
 
 import hashlib
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from scipy.stats import qmc
 
 from experiments.config import DatasetName, Method, ModelName, TrainConfig, resolve
-from experiments.results import identity
+from experiments.results import canonical
 
 Stage = Literal["tuning", "final"]
 
@@ -64,7 +63,7 @@ class Planned(NamedTuple):
     @property
     def key(self) -> str:
         """A hash of all that its numbers depend on."""
-        fields = json.dumps(identity(resolve(self.config).to_json()), sort_keys=True)
+        fields = canonical(resolve(self.config))
         return hashlib.sha256(f"{self.stage} {fields}".encode()).hexdigest()[:16]
 
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 from experiments.benchmark.protocol import Planned, cell_of
 from experiments.benchmark.worker import encode
@@ -19,25 +19,19 @@ OnRun = Callable[[Planned, Mapping[str, Any]], None]
 _WORKER = (sys.executable, "-m", "experiments.benchmark.worker")
 
 
-class Slot(NamedTuple):
-    """Where a worker runs: its cores, or all of them if empty."""
-
-    cores: frozenset[int]
-
-
-def slots(jobs: int) -> list[Slot]:
+def slots(jobs: int) -> list[frozenset[int]]:
     """Share the cores out.
 
     Args:
         jobs: Number of workers.
 
     Returns:
-        As many slots; XLA takes as many threads as its process has cores.
+        The cores of each, empty for all; XLA takes as many threads as its process has cores.
     """
     if jobs == 1 or not hasattr(os, "sched_getaffinity"):
-        return [Slot(frozenset())] * jobs
+        return [frozenset[int]()] * jobs
     cores = sorted(os.sched_getaffinity(0))
-    return [Slot(frozenset(cores[i::jobs] or [cores[i % len(cores)]])) for i in range(jobs)]
+    return [frozenset(cores[i::jobs] or [cores[i % len(cores)]]) for i in range(jobs)]
 
 
 def execute(plan: Iterable[Planned], jobs: int, on_run: OnRun) -> None:
@@ -58,21 +52,21 @@ def execute(plan: Iterable[Planned], jobs: int, on_run: OnRun) -> None:
             plan, key=lambda run: (run.stage, cell_of({"config": vars(run.config)}))
         )
     ]
-    free: SimpleQueue[Slot] = SimpleQueue()
-    for slot in slots(jobs):
-        free.put(slot)
+    free: SimpleQueue[frozenset[int]] = SimpleQueue()
+    for cores in slots(jobs):
+        free.put(cores)
     lock, memory = threading.Lock(), _Memory()
 
     def work(group: list[Planned]) -> None:
-        slot = free.get()
-        if slot.cores:
+        cores = free.get()
+        if cores:
             # Of this thread alone; the worker inherits it.
-            os.sched_setaffinity(0, slot.cores)
+            os.sched_setaffinity(0, cores)
         try:
             with memory:
-                _serve(group, lambda run, said: report(run, said))
+                _serve(group, report)
         finally:
-            free.put(slot)
+            free.put(cores)
 
     def report(run: Planned, said: Mapping[str, Any]) -> None:
         with lock:
@@ -113,7 +107,7 @@ def _serve(group: list[Planned], report: OnRun) -> None:
                     report(group.pop(0), said)
                 worker.stdin.close()
             except BrokenPipeError:
-                said = None
+                pass  # It is dead: what is left is reported below.
             except BaseException:
                 worker.kill()
                 raise

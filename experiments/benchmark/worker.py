@@ -5,17 +5,17 @@ other run's result along.
 """
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from experiments.config import TrainConfig
 from experiments.errors import UserError
+from experiments.machine import peak_mib
 from experiments.train import train
 
 _CURVES = ("train_loss", "test_loss", "test_accuracy", "lambda_max")
@@ -23,8 +23,7 @@ _CURVES = ("train_loss", "test_loss", "test_accuracy", "lambda_max")
 
 def encode(config: TrainConfig) -> str:
     """A configuration as a line."""
-    fields = asdict(config)
-    return json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in fields.items()})
+    return json.dumps(config.to_json())
 
 
 def decode(line: str) -> TrainConfig:
@@ -54,13 +53,11 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
         epochs = [json.loads(line) for line in (out / "metrics.jsonl").open()]
         # The file has null where a number is not finite.
         finished = json.loads((out / "result.json").read_text())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "result": finished | {"steps": result.steps},
         "epochs": {name: [_short(epoch[name]) for epoch in epochs] for name in _CURVES},
         "cpu_seconds": round(time.process_time() - cpu, 2),
-        # Kilobytes on Linux, bytes on macOS.
-        "peak_mib": round(peak / (2**20 if sys.platform == "darwin" else 2**10)),
+        "peak_mib": round(peak_mib()),
     }
 
 

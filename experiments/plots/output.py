@@ -30,15 +30,20 @@ def new_figure(width: float, height: float, title: str, caption: str) -> Figure:
     return figure
 
 
+def png(figure: Figure, dpi: int = 110) -> bytes:
+    """A figure as the content of a PNG file."""
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=dpi)
+    return image.getvalue()
+
+
 def write_figure(figure: Figure, file: Path) -> None:
     """Write a figure as PNG.
 
     Raises:
         UserError: The folder cannot be written.
     """
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=110)
-    _write(file, image.getvalue())
+    _write(file, png(figure))
 
 
 def write_table(file: Path, header: Sequence[str], rows: Iterable[Sequence[Value]]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from experiments.config import TrainConfig, resolve
 from experiments.network import Network
 from experiments.program import Observe
-from experiments.results import EpochMetrics, Result, identity, write_atomically
+from experiments.results import EpochMetrics, Result, canonical, write_atomically
 from experiments.step import TrainState
 from experiments.train import train
 
@@ -71,8 +71,7 @@ def run_once(
 
 def folder(config: TrainConfig, runs: Path) -> Path:
     """The folder of a run: two runs share one only if all their numbers must be the same."""
-    fields = json.dumps(identity(resolve(config).to_json()), sort_keys=True)
-    digest = hashlib.sha256(fields.encode()).hexdigest()[:8]
+    digest = hashlib.sha256(canonical(resolve(config)).encode()).hexdigest()[:8]
     return runs / f"{config.dataset}-{config.model}-{config.method}-{config.seed}-{digest}"
 
 

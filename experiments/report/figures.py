@@ -1,6 +1,5 @@
 """The pictures of a report."""
 
-import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from experiments.benchmark.protocol import Line
-from experiments.plots.output import COLORS, DASHES, MARKERS
+from experiments.plots.output import COLORS, DASHES, MARKERS, png
 
 # More lines than these seven could not be told apart.
 _SHOWN = ("sgd", "sam", "normalized_sam", "xsam", "xsam_projector", "xsam_oja", "eigen_sam")
@@ -35,7 +34,7 @@ def accuracies(title: str, runs: Mapping[str, Sequence[Line]]) -> bytes:
     axes.invert_yaxis()
     axes.set(xlabel="test accuracy (%); a dot a run, the bar is their mean", title=title)
     axes.grid(alpha=0.3)
-    return _png(figure)
+    return png(figure, dpi=100)
 
 
 def curves(title: str, runs: Mapping[str, Sequence[Line]]) -> bytes:
@@ -77,10 +76,4 @@ def curves(title: str, runs: Mapping[str, Sequence[Line]]) -> bytes:
         axes.grid(alpha=0.3)
     parts[0].set_yscale("log")
     parts[0].legend(fontsize=8)
-    return _png(figure)
-
-
-def _png(figure: Figure) -> bytes:
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=100)
-    return image.getvalue()
+    return png(figure, dpi=100)

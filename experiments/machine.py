@@ -1,0 +1,19 @@
+"""The machine that a number was measured on."""
+
+import os
+import resource
+import sys
+
+import jax
+
+
+def device() -> str:
+    """The accelerator and the number of CPU cores."""
+    return f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores"
+
+
+def peak_mib() -> float:
+    """Most memory that this process has held so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Kilobytes on Linux, bytes on macOS.
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

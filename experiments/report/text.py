@@ -1,0 +1,213 @@
+"""The text of a report: tables and what they say."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from experiments.benchmark.protocol import Line
+from experiments.controls import LANCZOS_MATVECS
+from experiments.report import figures
+from experiments.report.published import published
+from experiments.report.statistics import Summary, holm, paired, summarize, verdict
+
+_BASELINE = "sam"
+Runs = Mapping[str, Sequence[Line]]  # method -> its final runs
+Verdicts = Mapping[str, tuple[str, str]]  # method -> the difference in figures and in words
+
+
+def report(lines: Sequence[Line], pictures: dict[str, bytes]) -> str:
+    """The report in Markdown.
+
+    Args:
+        lines: All lines of a benchmark.
+        pictures: Receives the pictures, by the names that the text gives them.
+
+    Returns:
+        The text.
+    """
+    groups: dict[tuple[str, str], dict[str, list[Line]]] = {}
+    for line in lines:
+        if line["stage"] == "final":
+            config = line["config"]
+            methods = groups.setdefault((config["dataset"], config["model"]), {})
+            methods.setdefault(config["method"], []).append(line)
+    parts = [_head(lines)]
+    for (dataset, model), runs in groups.items():
+        trials = [
+            line
+            for line in lines
+            if line["stage"] == "tuning"
+            and (line["config"]["dataset"], line["config"]["model"]) == (dataset, model)
+        ]
+        where = f"{model} on {dataset}"
+        stem = f"{dataset}-{model}"
+        verdicts = _verdicts(runs)
+        pictures[f"{stem}-accuracy.png"] = figures.accuracies(where, runs)
+        pictures[f"{stem}-curves.png"] = figures.curves(f"{where}, means over the seeds", runs)
+        parts += [
+            f"## {where}",
+            _accuracy_table(dataset, model, runs, verdicts),
+            _findings(verdicts),
+            f"![Test accuracy, {where}]({stem}-accuracy.png)",
+            "### Curvature and cost",
+            _curvature_table(runs),
+            f"![Curves, {where}]({stem}-curves.png)",
+            "### Hyperparameters",
+            _hyperparameters(runs, trials),
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _head(lines: Sequence[Line]) -> str:
+    finals = [line for line in lines if line["stage"] == "final"]
+    tuned = [line for line in lines if line["stage"] == "tuning"]
+    minutes = sum(line["cpu_seconds"] for line in lines) / 60
+    revisions = ", ".join(sorted({line["revision"] or "unknown" for line in lines}))
+    versions = ", ".join(f"{k} {v}" for k, v in finals[0]["result"]["versions"].items())
+    tuning = (
+        f"Learning rate and radius were chosen for each method on held-out training images, with "
+        f"the same number of trials for each ({len(tuned)} runs in all); the test data were read "
+        "for the final runs only."
+        if tuned
+        else "Nothing was tuned."
+    )
+    return (
+        f"# Benchmark of {len(finals)} runs\n\n{tuning} {minutes:.0f} minutes of CPU time, git "
+        f"revision {revisions}; {versions}.\n\n"
+        "Accuracies are in percent, mean ± standard deviation over n seeds. The difference to SAM "
+        "is that of runs with the same seed, with its 95% bootstrap interval (10,000 resamples). "
+        "A bootstrap over few seeds is too narrow, so a difference is called better or worse only "
+        "if the paired t-test agrees, Holm-corrected over the methods of the table, at 5%."
+    )
+
+
+def _by_seed(lines: Sequence[Line]) -> dict[int, float]:
+    return {line["config"]["seed"]: line["result"]["test_accuracy"] for line in lines}
+
+
+def _verdicts(runs: Runs) -> Verdicts:
+    """Of each method the difference to the baseline in figures and in words."""
+    if _BASELINE not in runs:
+        return {}
+    baseline = _by_seed(runs[_BASELINE])
+    found = {
+        method: paired(_by_seed(lines), baseline)
+        for method, lines in runs.items()
+        if method != _BASELINE
+    }
+    known = {method: difference for method, difference in found.items() if difference is not None}
+    adjusted = holm([difference.p for difference in known.values()])
+    return {
+        method: (f"{d.mean:+.2f} [{d.low:+.2f}, {d.high:+.2f}]", verdict(d, p))
+        for (method, d), p in zip(known.items(), adjusted, strict=True)
+    }
+
+
+def _accuracy_table(dataset: str, model: str, runs: Runs, verdicts: Verdicts) -> str:
+    rows = []
+    for method, lines in runs.items():
+        summary = summarize(list(_by_seed(lines).values()))
+        difference, words = verdicts.get(method, ("", ""))
+        paper = published(dataset, model, method)
+        rows.append((method, _plus_minus(summary, 2), str(summary.n), difference, words, paper))
+    return _table(
+        ("method", "test accuracy", "n", "difference to SAM", "is it", "the paper's"), rows
+    )
+
+
+def _findings(verdicts: Verdicts) -> str:
+    sentences = []
+    for word in ("better", "worse"):
+        named = [method for method, (_, verdict_) in verdicts.items() if verdict_ == word]
+        sentences.append(f"Significantly {word} than SAM: {', '.join(named) if named else 'none'}.")
+    open_ = [method for method, (_, verdict_) in verdicts.items() if verdict_ == "not significant"]
+    if open_:
+        sentences.append(f"Not significant: {', '.join(open_)}.")
+    return " ".join(sentences) if verdicts else "There are no pairs of runs to compare with SAM."
+
+
+def _curvature_table(runs: Runs) -> str:
+    costs = {
+        method: np.median([line["cpu_seconds"] / line["result"]["steps"] for line in lines])
+        for method, lines in runs.items()
+    }
+    rows = []
+    for method, lines in runs.items():
+        values = [
+            _plus_minus(_summary_of(lines, "lambda_max"), 3),
+            _plus_minus(_summary_of(lines, "trace"), 1),
+            _plus_minus(_summary_of(lines, "train_loss"), 4),
+        ]
+        ratio = f"{costs[method] / costs[_BASELINE]:.2f}" if _BASELINE in costs else ""
+        rows.append((method, *values, f"{_gradients(lines[0]):.2f}", ratio))
+    return (
+        _table(
+            (
+                "method",
+                "lambda_max",
+                "trace",
+                "training loss",
+                "gradients a step",
+                "CPU time to SAM's",
+            ),
+            rows,
+        )
+        + "\n\nlambda_max and trace are the Hessian's on a fixed training subset at the end. "
+        "Gradients a step count a Hessian product as two. The CPU time is that of whole runs, "
+        "compilation and measurements included, several at a time on the machine: it says less "
+        "than `experiments.speed`."
+    )
+
+
+def _gradients(line: Line) -> float:
+    """Gradients of a step by count, a Hessian product being two."""
+    config = line["config"]
+    method, every, iters = config["method"], config["refresh_every"], config["power_iters"]
+    products = {
+        "xsam": iters / every,
+        "xsam_projector": iters / every,
+        "eigen_sam": iters / every,
+        "xsam_lanczos": (LANCZOS_MATVECS + 1) / every,
+    }
+    return 1.0 if method == "sgd" else 2.0 + 2.0 * products.get(method, 0.0)
+
+
+def _hyperparameters(runs: Runs, trials: Sequence[Line]) -> str:
+    rows = []
+    for method, lines in runs.items():
+        config = lines[0]["config"]
+        of_method = [line for line in trials if line["config"]["method"] == method]
+        scores = [
+            line["result"]["test_accuracy"]
+            for line in of_method
+            if all(line["config"][name] == config[name] for name in ("learning_rate", "rho"))
+        ]
+        rows.append(
+            (
+                method,
+                f"{config['learning_rate']:g}",
+                "" if method == "sgd" else f"{config['rho']:g}",
+                str(len(of_method)),
+                _plus_minus(summarize(scores), 2) if scores else "",
+            )
+        )
+    return _table(("method", "learning rate", "rho", "tuning runs", "held-out accuracy"), rows)
+
+
+def _summary_of(lines: Sequence[Line], name: str) -> Summary | None:
+    values = [line["result"][name] for line in lines if line["result"][name] is not None]
+    return summarize(values) if values else None
+
+
+def _plus_minus(summary: Summary | None, digits: int) -> str:
+    if summary is None:
+        return ""
+    if math.isnan(summary.deviation):
+        return f"{summary.mean:.{digits}f}"
+    return f"{summary.mean:.{digits}f} ± {summary.deviation:.{digits}f}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
