@@ -2,17 +2,22 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
-from experiments.config import ModelName
+from experiments.config import ModelName, TrainConfig, resolve
+from experiments.methods import build_method
 from experiments.models import MODELS, build_model
 from experiments.models.initializers import glorot_uniform, he_normal
 from experiments.models.layers import max_pool
+from experiments.network import Batch, as_functions
+from experiments.step import TrainState, train_step
 
 # Kernels, biases, scales: the published counts for 3 channels and ten classes.
 PARAMETERS = {
@@ -77,3 +82,38 @@ def test_max_pool(size: tuple[int, int]) -> None:
         lambda: (value_and_gradient(max_pool), value_and_gradient(by_windows))
     )()
     jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+# The global pooling of the two large networks leaves their weights the same at 8x8 pixels.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("simple_cnn", 32),
+        ("alexnet", 32),
+        ("resnet18", 32),
+        ("resnet50", 8),
+        ("wide_resnet28_10", 8),
+        ("resnet8", 32),
+        ("mlp", 32),
+    ],
+)
+def test_a_full_step_of_x_sam(name: ModelName, size: int) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2, size, size, 3), np.uint8)
+    network = as_functions(build_model(name, (size, size, 3), 10, jax.random.key(0)), images)
+    # A step before which there is no eigenvector refreshes it.
+    method = build_method(resolve(TrainConfig(method="xsam", power_iters=1)), total_steps=10)
+    state = TrainState(
+        jnp.zeros((), jnp.int32), network.params, network.batch_stats, method.init(network.params)
+    )
+    batch = Batch(jnp.asarray(images), jnp.asarray([3, 7], jnp.int32))
+    after, loss, _ = jax.jit(partial(train_step, network.train, method))(state, batch)
+    assert np.isfinite(loss)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after.params))
+    moved = jax.tree.map(lambda x, y: not np.array_equal(x, y), after.params, network.params)
+    assert all(jax.tree.leaves(moved))
+    # The refresh has found an eigenvector, and its eigenvalue.
+    eigenvalue = optax.tree_utils.tree_get(after.opt_state, "eigenvalue")
+    assert np.isfinite(eigenvalue)
+    assert eigenvalue != 0
