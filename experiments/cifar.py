@@ -59,7 +59,16 @@ ARCHIVES: Mapping[str, Archive] = {
 Split = tuple[NDArray[np.uint8], NDArray[np.int32]]
 
 
-def read_cifar(archive: Archive, directory: Path | None) -> tuple[Split, Split]:
+def describe_missing(archive: Archive, directory: Path | None) -> str:
+    """What to say of an archive that is not there, without a full stop."""
+    where = "" if directory is None else f" in {directory}"
+    return (
+        f"{archive.file} is not there{where}: download it from the CIFAR home page and name "
+        "its directory with --data-dir"
+    )
+
+
+def read_cifar(archive: Archive, directory: Path) -> tuple[Split, Split]:
     """Read an archive.
 
     Args:
@@ -72,13 +81,9 @@ def read_cifar(archive: Archive, directory: Path | None) -> tuple[Split, Split]:
     Raises:
         UserError: It is not there, or not what its authors published.
     """
-    if directory is None or not (directory / archive.file).is_file():
-        where = "" if directory is None else f" in {directory}"
-        raise UserError(
-            f"{archive.file} is not there{where}: download it from the CIFAR home page and name "
-            "its directory with --data-dir."
-        )
     file = directory / archive.file
+    if not file.is_file():
+        raise UserError(f"{describe_missing(archive, directory)}.")
     with file.open("rb") as content:
         found = hashlib.file_digest(content, "md5").hexdigest()
     if found != archive.md5:

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from experiments.cifar import ARCHIVES, read_cifar
+from experiments.cifar import ARCHIVES, describe_missing, read_cifar
 from experiments.config import DatasetName, ResolvedConfig
 from experiments.errors import UserError
 from experiments.idx import read_idx
+from experiments.tfds_source import read_tfds
 
 
 class Dataset(NamedTuple):
@@ -53,11 +54,15 @@ def _fashion_mnist(data_dir: Path | None) -> Dataset:
         for kind, ndim in (("images", 3), ("labels", 1))
     }
     if missing := [file.name for file in files.values() if not file.is_file()]:
-        raise UserError(
+        train, test = read_tfds(
+            "fashion_mnist",
+            data_dir,
+            (28, 28, 1),
             f"Fashion-MNIST is not in {directory} ({', '.join(missing)} missing): run "
             "`apt-get install dataset-fashion-mnist`, or name the directory of its four idx .gz "
-            "files with --data-dir."
+            "files with --data-dir",
         )
+        return Dataset(*train, *test, num_classes=10, crop_padding=4, flip=True)
 
     def read(split: str) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
         images = read_idx(files[split, "images"], ndim=3)
@@ -79,8 +84,14 @@ def _fashion_mnist(data_dir: Path | None) -> Dataset:
 
 def _cifar(name: DatasetName) -> Callable[[Path | None], Dataset]:
     def read(data_dir: Path | None) -> Dataset:
-        train, test = read_cifar(ARCHIVES[name], data_dir)
-        classes = ARCHIVES[name].num_classes
+        archive = ARCHIVES[name]
+        if data_dir is not None and (data_dir / archive.file).is_file():
+            train, test = read_cifar(archive, data_dir)
+        else:
+            train, test = read_tfds(
+                name, data_dir, (32, 32, 3), describe_missing(archive, data_dir)
+            )
+        classes = archive.num_classes
         return Dataset(*train, *test, num_classes=classes, crop_padding=4, flip=True)
 
     return read

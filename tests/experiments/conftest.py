@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
+from experiments import tfds_source
+
 Fails = Callable[[Callable[[], None], list[str]], str]
 
 
@@ -23,3 +25,10 @@ def fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
         return captured.err
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def no_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data set that is missing stays missing: neither the network nor the home is looked at."""
+    monkeypatch.setattr(tfds_source, "reachable", lambda url: False)
+    monkeypatch.setenv("TFDS_DATA_DIR", "no-such-directory")
