@@ -36,6 +36,7 @@ def top_eigenpairs(
     *,
     num_matvecs: int = 30,
     which: str = "LA",
+    start: chex.ArrayTree | None = None,
     key: chex.PRNGKey,
 ) -> Eigenpairs:
     """Leading eigenpairs of the Hessian by Lanczos with full reorthogonalisation.
@@ -51,6 +52,9 @@ def top_eigenpairs(
       k: Number of pairs, at most ``num_matvecs`` and at most the number of parameters.
       num_matvecs: Dimension of the Krylov space; reduced to the number of parameters if larger.
       which: "LA" for the largest eigenvalues, "LM" for those of largest magnitude.
+      start: Tree like the parameters, the vector that the Krylov space grows from. A rough
+        eigenvector, of fewer examples or of earlier parameters, saves products. By default, and
+        where it is zero or not finite, it is random.
       key: Random key of the start vector.
 
     Returns:
@@ -58,7 +62,8 @@ def top_eigenpairs(
 
     Raises:
       TypeError: ``k`` or ``num_matvecs`` is not an integer; `hvp` does not take ``grad_fn``.
-      ValueError: ``k``, ``num_matvecs`` or ``which`` is out of range.
+      ValueError: ``k``, ``num_matvecs`` or ``which`` is out of range, or ``start`` is no tree like
+        the parameters.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -72,6 +77,9 @@ def top_eigenpairs(
     _checks.integer("k", k, 1)
     _checks.integer("num_matvecs", num_matvecs, 1)
     _checks.choice("which", which, ("LA", "LM"))
+    if start is not None:
+        _checks.real("start", start)
+        _checks.same_tree("start", start, params)
     hessian = flat_hessian(grad_fn, params)
     depth = min(num_matvecs, hessian.size)
     if k > depth:
@@ -85,7 +93,9 @@ def top_eigenpairs(
 
     # The basis must stay orthogonal: no TF32 or bfloat16 multiplications.
     with jax.default_matmul_precision("highest"):
-        basis, tridiagonal = tridiagonalize(hessian, depth, key)
+        basis, tridiagonal = tridiagonalize(
+            hessian, depth, key, None if start is None else hessian.flatten(start)
+        )
         ritz_values, coefficients = jnp.linalg.eigh(tridiagonal)
         vectors = (basis @ coefficients[:, leading(ritz_values)]).T
         # Rayleigh-Ritz with the products themselves: values and residuals no longer trust the

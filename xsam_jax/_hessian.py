@@ -16,6 +16,7 @@ class FlatHessian(NamedTuple):
     """The Hessian as a symmetric matrix of shape [size, size], known by its products."""
 
     matvec: Callable[[chex.Array], chex.Array]
+    flatten: Callable[[chex.ArrayTree], chex.Array]
     unflatten: Callable[[chex.Array], chex.ArrayTree]
     size: int
     dtype: Any
@@ -51,7 +52,7 @@ def flat_hessian(grad_fn: GradFn, params: chex.ArrayTree) -> FlatHessian:
         return flatten(hvp(grad_fn, params, unflatten(flat)))
 
     traced, constants = jax.closure_convert(product, jnp.zeros((size,), dtype))
-    return FlatHessian(lambda flat: traced(flat, *constants), unflatten, size, dtype)
+    return FlatHessian(lambda flat: traced(flat, *constants), flatten, unflatten, size, dtype)
 
 
 def _replicate(leaf: chex.Array) -> chex.Array:

@@ -16,7 +16,7 @@ class Tridiagonalization(NamedTuple):
     """``basis.T @ H @ basis = tridiagonal`` with an orthonormal ``basis``.
 
     Attributes:
-      basis: [size, num_matvecs]; the first column is random.
+      basis: [size, num_matvecs]; the first column is the start vector, normalised.
       tridiagonal: [num_matvecs, num_matvecs], dense and symmetric.
     """
 
@@ -31,8 +31,10 @@ class _Attempt(NamedTuple):
     result: Tridiagonalization
 
 
-def tridiagonalize(hessian: FlatHessian, num_matvecs: int, key: chex.PRNGKey) -> Tridiagonalization:
-    """Lanczos from a random start vector, with full reorthogonalisation.
+def tridiagonalize(
+    hessian: FlatHessian, num_matvecs: int, key: chex.PRNGKey, start: chex.Array | None = None
+) -> Tridiagonalization:
+    """Lanczos from one start vector, with full reorthogonalisation.
 
     The Krylov space of one vector has at most as many dimensions as the Hessian has distinct
     eigenvalues: one for the identity, two for a rank-one Hessian. Beyond it the next basis vector
@@ -45,10 +47,16 @@ def tridiagonalize(hessian: FlatHessian, num_matvecs: int, key: chex.PRNGKey) ->
       hessian: The matrix.
       num_matvecs: Number of basis vectors, at most ``hessian.size``.
       key: Random key of the start vector and of ``D``.
+      start: [size], the start vector, random where this is zero or not finite.
     """
     size, dtype = hessian.size, hessian.dtype
     start_key, diagonal_key = jax.random.split(key)
-    start = jax.random.normal(start_key, (size,), dtype)
+    random = jax.random.normal(start_key, (size,), dtype)
+    if start is None:
+        start = random
+    else:
+        norm = jnp.linalg.norm(start)
+        start = jnp.where((norm > 0) & jnp.isfinite(norm), start.astype(dtype), random)
     diagonal = jax.random.uniform(diagonal_key, (size,), dtype, -1, 1)
     eps = float(np.finfo(dtype).eps)
     factorize = decomp.tridiag_sym(num_matvecs, reortho="full", custom_vjp=False)

@@ -1,6 +1,7 @@
 """Leading eigenpairs of prescribed spectra and of dense Hessians."""
 
 import functools
+import math
 import re
 from functools import partial
 from typing import Any
@@ -45,6 +46,25 @@ class TestTopEigenpairs:
             pairs.residuals, np.linalg.norm(defects, axis=1), atol=1e-14 * scale
         )
         assert np.all(pairs.residuals <= 1e-7 * scale)
+
+    def test_start(self) -> None:
+        matrix = with_spectrum(np.asarray(SPECTRA["clustered"]), rotate=True)
+        size = len(matrix)
+        (vector,) = eigenpairs_of(matrix, num_matvecs=50).vectors
+        rough = vector + 0.1 * np.random.default_rng(1).normal(size=size) / math.sqrt(size)
+        cold = eigenpairs_of(matrix, num_matvecs=2)
+        warm = eigenpairs_of(matrix, num_matvecs=2, start=rough)
+        assert warm.residuals[0] < cold.residuals[0] / 3
+        # An eigenvector itself is a Krylov space of one dimension: it breaks down and is mended.
+        exact = eigenpairs_of(matrix, num_matvecs=5, start=vector)
+        assert exact.residuals[0] <= 1e-7 * np.max(np.abs(matrix))
+        # What is no direction is replaced by the random vector.
+        for nothing in (np.zeros(size), np.full(size, np.nan), np.full(size, np.inf)):
+            chex.assert_trees_all_equal(
+                eigenpairs_of(matrix, num_matvecs=2, start=nothing).values, cold.values
+            )
+        with pytest.raises(ValueError, match="start must have the shapes of params"):
+            eigenpairs_of(matrix, start=np.ones(size + 1))
 
     @pytest.mark.parametrize(("net", "which"), [(mlp, "LM"), (convnet, "LA")])
     def test_dense_hessian_of_a_net(self, net: Any, which: str) -> None:

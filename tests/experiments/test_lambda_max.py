@@ -29,14 +29,24 @@ def test_batches_do_not_change_it() -> None:
     )
     assert found["lambda_max"] == pytest.approx(float(whole.values[0]), rel=1e-3)
     assert found["residual"] < 0.05 * found["lambda_max"]
-    assert found["products"] == 13
+    assert found["products"] == {64: 13}
+
+
+def test_a_start_from_fewer_images_saves_products() -> None:
+    options = {"model": "mlp", "images": 128, "batch_size": 32, "num_matvecs": 3}
+    cold = measure(LambdaMaxConfig(**options))
+    warm = measure(LambdaMaxConfig(**options, start_images=64, start_matvecs=12))
+    assert warm["products"] == {64: 13, 128: 4}
+    assert warm["residual"] < cold["residual"] / 2
+    assert warm["lambda_max"] > cold["lambda_max"]
 
 
 def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:
     options = ["--model", "mlp", "--out", str(tmp_path), "--num-matvecs", "2"]
     assert "--images must be a multiple" in fails(main, [*options, "--images", "100"])
+    assert "--start-images must be a multiple" in fails(main, [*options, "--start-images", "100"])
     assert "at least 1" in fails(main, [*options, "--num-matvecs", "0"])
     monkeypatch.setattr(sys, "argv", ["program", *options, "--images", "128"])
     main()
     (file,) = tmp_path.iterdir()
-    assert json.loads(file.read_text())["products"] == 3
+    assert json.loads(file.read_text())["products"] == {"128": 3}
