@@ -26,7 +26,14 @@ Method = Literal[
 ]
 DatasetName = Literal["digits", "fashion_mnist", "cifar10", "cifar100"]
 ModelName = Literal[
-    "simple_cnn", "resnet18", "resnet50", "wide_resnet28_10", "alexnet", "resnet8", "mlp"
+    "simple_cnn",
+    "resnet18",
+    "resnet50",
+    "wide_resnet28_10",
+    "alexnet",
+    "resnet8",
+    "small_cnn",
+    "mlp",
 ]
 
 
@@ -42,7 +49,8 @@ class _Common:
     dataset: DatasetName = "digits"
     """Training and test images."""
     model: ModelName = "simple_cnn"
-    """Network. simple_cnn is the paper's six-layer CNN; resnet8 and mlp are small ones for CPUs."""
+    """Network. simple_cnn is the paper's six-layer CNN; resnet8, small_cnn and mlp are small
+    ones for CPUs."""
     seed: int = 0
     """Seed of the initial parameters, the order of the batches and the augmentation."""
     learning_rate: float = 0.1

@@ -13,6 +13,7 @@ from experiments.models.alexnet import AlexNet
 from experiments.models.mlp import MLP
 from experiments.models.resnet import resnet8, resnet18, resnet50
 from experiments.models.simple_cnn import SimpleCNN
+from experiments.models.small_cnn import SmallCNN
 from experiments.models.wide_resnet import wide_resnet28_10
 
 # (height, width, channels), number of classes, random streams -> network
@@ -25,6 +26,7 @@ MODELS: dict[ModelName, Builder] = {
     "wide_resnet28_10": wide_resnet28_10,
     "alexnet": AlexNet,
     "resnet8": resnet8,
+    "small_cnn": SmallCNN,
     "mlp": MLP,
 }
 

@@ -27,6 +27,7 @@ PARAMETERS = {
     "wide_resnet28_10": 36_479_194,
     "alexnet": 2_472_266,
     "resnet8": 78_042,
+    "small_cnn": 136_874,
     "mlp": 205_642,
 }
 
@@ -95,6 +96,7 @@ def test_max_pool(size: tuple[int, int]) -> None:
         ("resnet50", 8),
         ("wide_resnet28_10", 8),
         ("resnet8", 32),
+        ("small_cnn", 32),
         ("mlp", 32),
     ],
 )

@@ -10,7 +10,7 @@ from experiments.benchmark.protocol import Protocol, Tuning
 FASHION_SMALL = Protocol(
     name="fashion-small",
     datasets=("fashion_mnist",),
-    models=("simple_cnn", "resnet8"),
+    models=("small_cnn", "resnet8"),
     methods=(
         "sgd",
         "sam",
