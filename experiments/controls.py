@@ -28,7 +28,7 @@ def random_vector(every: int, seed: chex.Numeric) -> Tracker:
         key = jax.random.fold_in(jax.random.key(seed), count)
         noise = optax.tree.random_like(key, pair.vector, jax.random.normal)
         unit = optax.tree.scale(1 / optax.tree.norm(noise), noise)
-        return Eigenpair(unit, jnp.zeros_like(pair.value))
+        return pair._replace(vector=unit, value=jnp.zeros_like(pair.value))
 
     return periodic(every, vector)
 
@@ -52,6 +52,6 @@ def lanczos(every: int) -> Tracker:
             key=jax.random.fold_in(jax.random.key(0), count),
         )
         found = jax.tree.map(lambda leaf, like: leaf[0].astype(like.dtype), pairs[1], pair.vector)
-        return Eigenpair(found, pairs.values[0].astype(pair.value.dtype))
+        return pair._replace(vector=found, value=pairs.values[0].astype(pair.value.dtype))
 
     return periodic(every, top)

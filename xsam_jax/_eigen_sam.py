@@ -1,13 +1,13 @@
 """Eigen-SAM."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax.numpy as jnp
 import optax
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._eigenvector import Eigenpair, Tracker, unknown
+from xsam_jax._eigenvector import Eigenpair, Tracker
 from xsam_jax._power_iteration import power_iteration
 from xsam_jax._two_gradients import Ascent, AxisName, Descent, two_gradients
 
@@ -19,11 +19,13 @@ class EigenSAMState(NamedTuple):
       count: steps taken, int32[].
       eigenvector: tree like the parameters, float32 or float64.
       eigenvalue: float32[].
+      memory: the tracker's.
     """
 
     count: chex.Array
     eigenvector: chex.ArrayTree
     eigenvalue: chex.Array
+    memory: Any = ()
 
 
 def eigen_sam(
@@ -66,13 +68,13 @@ def eigen_sam(
     """
     radius = _checks.schedule("rho", rho)
     weight = _checks.schedule("alpha", alpha)
-    _checks.instance("eigenvector", eigenvector, Tracker, "power_iteration() or oja()")
+    _checks.instance("eigenvector", eigenvector, Tracker, "a tracker such as oja()")
 
     def init(params: chex.ArrayTree) -> EigenSAMState:
-        return EigenSAMState(jnp.zeros([], jnp.int32), *unknown(params))
+        return EigenSAMState(jnp.zeros([], jnp.int32), *eigenvector.init(params))
 
     def ascent(step: Ascent, state: EigenSAMState) -> tuple[chex.ArrayTree, EigenSAMState]:
-        pair = eigenvector.before(step, Eigenpair(state.eigenvector, state.eigenvalue), state.count)
+        pair = eigenvector.before(step, Eigenpair(*state[1:]), state.count)
         u = _linalg.scale_to(1, step.grads)
         along = _linalg.vdot(u, pair.vector)
         lean = jnp.asarray(weight(state.count), along.dtype) * jnp.sign(along)
@@ -80,7 +82,7 @@ def eigen_sam(
         return _linalg.scale(radius(state.count), direction), EigenSAMState(state.count, *pair)
 
     def descent(step: Descent, state: EigenSAMState) -> tuple[chex.ArrayTree, EigenSAMState]:
-        pair = eigenvector.after(step, Eigenpair(state.eigenvector, state.eigenvalue))
+        pair = eigenvector.after(step, Eigenpair(*state[1:]))
         return step.grads_adv, EigenSAMState(state.count, *pair)
 
     return two_gradients(init=init, ascent=ascent, descent=descent, axis_name=axis_name)

@@ -1,7 +1,7 @@
 """Trackers of the Hessian's dominant eigenvector, which `xsam` and `eigen_sam` share."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax.numpy as jnp
@@ -18,10 +18,17 @@ class Eigenpair(NamedTuple):
       vector: tree like the parameters, of norm one, or zero while nothing is known; float32, or
         float64 for float64 parameters.
       value: the eigenvalue, float32[].
+      memory: what else the tracker keeps from step to step, empty for most.
     """
 
     vector: chex.ArrayTree
     value: chex.Array
+    memory: Any = ()
+
+
+def unknown(params: chex.ArrayTree) -> Eigenpair:
+    """The pair before the first estimate: a zero vector, which corrects nothing."""
+    return Eigenpair(_linalg.zeros_like(params), jnp.zeros([], jnp.float32))
 
 
 class Tracker(NamedTuple):
@@ -30,10 +37,12 @@ class Tracker(NamedTuple):
     Attributes:
       before: ``(Ascent, pair, count) -> pair``, with Hessian-vector products at the parameters.
       after: ``(Descent, pair) -> pair``, from the step's two gradients.
+      init: parameters -> pair before the first step.
     """
 
     before: Callable[[Ascent, Eigenpair, chex.Array], Eigenpair]
     after: Callable[[Descent, Eigenpair], Eigenpair]
+    init: Callable[[chex.ArrayTree], Eigenpair] = unknown
 
 
 def periodic(every: int, refresh: Callable[[Ascent, Eigenpair, chex.Array], Eigenpair]) -> Tracker:
@@ -61,8 +70,3 @@ def periodic(every: int, refresh: Callable[[Ascent, Eigenpair, chex.Array], Eige
         return pair
 
     return Tracker(before, after)
-
-
-def unknown(params: chex.ArrayTree) -> Eigenpair:
-    """The pair before the first refresh: a zero vector, which corrects nothing."""
-    return Eigenpair(_linalg.zeros_like(params), jnp.zeros([], jnp.float32))

@@ -60,6 +60,8 @@ def oja(rate: float = 0.3) -> Tracker:
 
         value = pair.value.astype(size.dtype)
         value = jnp.where(known == 0, size, value + rate * along * (quotient - value * along))
-        return Eigenpair(_linalg.cast_like(vector, pair.vector), value.astype(jnp.float32))
+        return pair._replace(
+            vector=_linalg.cast_like(vector, pair.vector), value=value.astype(jnp.float32)
+        )
 
     return Tracker(before, after)

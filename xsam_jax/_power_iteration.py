@@ -88,6 +88,7 @@ def power_iteration(
         vector, value = lax.fori_loop(0, iters, iterate, (vector, pair.value))
         # Zero or not a number once a product was.
         good = _linalg.norm(vector) > 0
-        return Eigenpair(*_linalg.select(good, (vector, value), tuple(pair)))
+        refreshed: Eigenpair = _linalg.select(good, pair._replace(vector=vector, value=value), pair)
+        return refreshed
 
     return periodic(every, refresh)

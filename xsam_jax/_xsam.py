@@ -1,13 +1,13 @@
 """X-SAM."""
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import chex
 import jax.numpy as jnp
 import optax
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._eigenvector import Eigenpair, Tracker, unknown
+from xsam_jax._eigenvector import Eigenpair, Tracker
 from xsam_jax._power_iteration import power_iteration
 from xsam_jax._two_gradients import Ascent, AxisName, Descent, two_gradients
 
@@ -22,12 +22,14 @@ class XSAMState(NamedTuple):
       eigenvalue: its eigenvalue, float32[]; how it is estimated is the tracker's.
       alignment: cosine of the angle between the gradient at the perturbed parameters and the
         eigenvector at the last step, float32[].
+      memory: what else the tracker keeps, empty for most.
     """
 
     count: chex.Array
     eigenvector: chex.ArrayTree
     eigenvalue: chex.Array
     alignment: chex.Array
+    memory: Any = ()
 
 
 def xsam(
@@ -57,7 +59,7 @@ def xsam(
       alpha: strength of the correction, in [0, 2] as in Theorem 5.1, or a schedule. The projector
         with alpha = 1 and a good eigenvector takes away all descent along it, and training can
         diverge in that direction; the paper finds its best results at 0.1 to 0.4.
-      eigenvector: tracker of the eigenvector, `power_iteration` or `oja`.
+      eigenvector: tracker of the eigenvector, `power_iteration`, `oja` or `subspace`.
       correction: ``"signed"`` is Eq. 11 as printed, ``"projector"`` Theorem 5.1's.
       normalize: normalise the gradient (Eq. 9); Theorem 5.1 does not.
       axis_name: name of a `jax.shard_map` axis to average gradients and Hessian products over.
@@ -90,20 +92,25 @@ def xsam(
     """
     radius = _checks.schedule("rho", rho)
     strength = _checks.schedule("alpha", alpha, high=2.0)
-    _checks.instance("eigenvector", eigenvector, Tracker, "power_iteration() or oja()")
+    _checks.instance("eigenvector", eigenvector, Tracker, "a tracker such as oja()")
     _checks.choice("correction", correction, ("signed", "projector"))
     _checks.boolean("normalize", normalize)
 
     def init(params: chex.ArrayTree) -> XSAMState:
-        return XSAMState(jnp.zeros([], jnp.int32), *unknown(params), jnp.zeros([], jnp.float32))
+        vector, value, memory = eigenvector.init(params)
+        return XSAMState(
+            jnp.zeros([], jnp.int32), vector, value, jnp.zeros([], jnp.float32), memory
+        )
 
     def ascent(step: Ascent, state: XSAMState) -> tuple[chex.ArrayTree, XSAMState]:
-        pair = eigenvector.before(step, Eigenpair(state.eigenvector, state.eigenvalue), state.count)
-        state = state._replace(eigenvector=pair.vector, eigenvalue=pair.value)
+        pair = Eigenpair(state.eigenvector, state.eigenvalue, state.memory)
+        v, value, memory = eigenvector.before(step, pair, state.count)
+        state = state._replace(eigenvector=v, eigenvalue=value, memory=memory)
         return _linalg.scale_to(radius(state.count), step.grads), state
 
     def descent(step: Descent, state: XSAMState) -> tuple[chex.ArrayTree, XSAMState]:
-        v, value = eigenvector.after(step, Eigenpair(state.eigenvector, state.eigenvalue))
+        pair = Eigenpair(state.eigenvector, state.eigenvalue, state.memory)
+        v, value, memory = eigenvector.after(step, pair)
         inverse_norm = _linalg.reciprocal(_linalg.norm(step.grads_adv))
         projection = _linalg.vdot(step.grads_adv, v)
         scale = inverse_norm if normalize else jnp.ones_like(inverse_norm)
@@ -111,6 +118,6 @@ def xsam(
         removed = jnp.asarray(strength(state.count), along.dtype) * along
         direction = _linalg.combine((scale, step.grads_adv), (-removed, v))
         alignment = (inverse_norm * projection).astype(jnp.float32)
-        return direction, state._replace(eigenvector=v, eigenvalue=value, alignment=alignment)
+        return direction, XSAMState(state.count, v, value, alignment, memory)
 
     return two_gradients(init=init, ascent=ascent, descent=descent, axis_name=axis_name)

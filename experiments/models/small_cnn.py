@@ -4,24 +4,38 @@ import jax
 from flax import nnx
 
 from experiments.models.initializers import he_normal
+from experiments.models.layers import batch_norm
 
 
 class SmallCNN(nnx.Module):
-    """conv 16, conv 32, both of stride 2, dense 64, dense num_classes; no normalization."""
+    """conv 16, conv 32, both of stride 2, dense 64, dense num_classes.
 
-    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, rngs: nnx.Rngs) -> None:
+    With ``norm`` a BatchNorm follows each convolution.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        rngs: nnx.Rngs,
+        *,
+        norm: bool = False,
+    ) -> None:
         height, width, channels = image_shape
 
         def conv(inputs: int, outputs: int) -> nnx.Conv:
             return nnx.Conv(inputs, outputs, (3, 3), strides=2, kernel_init=he_normal, rngs=rngs)
 
         self.conv1, self.conv2 = conv(channels, 16), conv(16, 32)
+        self.norm1, self.norm2 = (batch_norm(n, rngs) if norm else None for n in (16, 32))
         features = 32 * -(-height // 4) * -(-width // 4)
         self.dense = nnx.Linear(features, 64, kernel_init=he_normal, rngs=rngs)
         self.head = nnx.Linear(64, num_classes, kernel_init=he_normal, rngs=rngs)
 
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
-        """Logits of a batch; ``train`` changes nothing here."""
-        del train
-        x = nnx.relu(self.conv2(nnx.relu(self.conv1(images))))
+        """Logits of a batch; ``train`` normalises with its own statistics."""
+        x = images
+        for conv, norm in ((self.conv1, self.norm1), (self.conv2, self.norm2)):
+            x = conv(x)
+            x = nnx.relu(x if norm is None else norm(x, use_running_average=not train))
         return self.head(nnx.relu(self.dense(x.reshape(len(x), -1))))

@@ -15,6 +15,7 @@ from xsam_jax import (
     oja,
     power_iteration,
     sam,
+    subspace,
     wsam,
     wsam_decoupled,
     xsam,
@@ -75,6 +76,7 @@ METHODS = {
     "eigen_sam_oja": Method(partial(eigen_sam, eigenvector=oja()), eigen, copies=1),
     "xsam": Method(partial(xsam, eigenvector=power), eigen, copies=1, products=2),
     "xsam_oja": Method(partial(xsam, eigenvector=oja()), eigen, copies=1),
+    "xsam_subspace": Method(partial(xsam, eigenvector=subspace()), eigen, copies=2),
     "xsam_projector": Method(
         partial(xsam, eigenvector=oja(), correction="projector"), eigen, copies=1
     ),

@@ -1,0 +1,1 @@
+"""How well the trackers of the dominant eigenvector follow it, and what each costs."""

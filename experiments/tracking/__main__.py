@@ -1,0 +1,111 @@
+"""Quality of every tracker of the dominant eigenvector against its cost, with the Pareto front.
+
+python -m experiments.tracking                            # three settings, five seeds: an hour
+python -m experiments.tracking --settings mlp --seeds 1    # a minute
+
+SAM trains a network; all trackers watch the same steps and change none. From step 100 on the vector
+of each is compared with the eigenvector v_1 of the largest eigenvalue lambda_1 of the loss on a
+fixed sample (Lanczos): quality is v'Hv / lambda_1, cosine |<v, v_1>|. The cost is counted in
+gradients of a mini-batch per step; SAM itself costs 2. Expected: results/tracking/README.md. A
+stopped measurement goes on where it was, run by run.
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from experiments.errors import UserError, exit_on_user_error
+from experiments.machine import device
+from experiments.plots.options import distinct, positive
+from experiments.results import versions, write_json
+from experiments.tracking.report import write_report
+from experiments.tracking.settings import SETTINGS, Problem, SettingName, make_problem
+from experiments.tracking.watch import Programs, Sizes, compile_programs, watch
+from experiments.tracking.watchers import all_watchers
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """Options of the measurement."""
+
+    settings: tuple[SettingName, ...] = ("mlp", "cnn", "cnn_bn")
+    """Network and data."""
+    seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
+    """Seeds of the initial parameters and the order of the batches."""
+    steps: int = 400
+    """Steps of the training."""
+    batch_size: int = 256
+    """Images per step."""
+    burn_in: int = 100
+    """Steps before the first measurement."""
+    every: int = 25
+    """Steps between measurements."""
+    sample_size: int = 1024
+    """Training images of the loss whose Hessian is measured, in whole batches of 256."""
+    num_matvecs: int = 24
+    """Dimension of the Krylov space of v_1."""
+    data_dir: Path | None = None
+    """Directory of the data sets, see experiments.train."""
+    out: Path = Path("results/tracking")
+    """Folder of the runs, the table and the figure."""
+
+
+def measure(config: TrackingConfig) -> None:
+    """Do the runs that are missing, then write the report.
+
+    Raises:
+        UserError: An option is out of range, the data are missing, or the folder holds runs of
+            other options.
+    """
+    distinct("settings", config.settings)
+    distinct("seeds", config.seeds)
+    for name in ("steps", "batch_size", "every", "sample_size", "num_matvecs"):
+        positive(name.replace("_", "-"), getattr(config, name))
+    if not 0 <= config.burn_in < config.steps:
+        raise UserError(f"--burn-in must be in [0, {config.steps}), not {config.burn_in}.")
+    sizes = Sizes(*(getattr(config, name) for name in Sizes._fields))
+    watchers = all_watchers()
+    ready: dict[SettingName, tuple[Problem, Programs]] = {}
+    # Seed by seed, so that a stopped measurement has something of every setting.
+    for seed in config.seeds:
+        for name in config.settings:
+            file = config.out / "runs" / f"{name}-{seed}.json"
+            if _is_finished(file, sizes):
+                continue
+            if name not in ready:
+                problem = make_problem(name, config.data_dir)
+                ready[name] = problem, compile_programs(problem, watchers, sizes)
+            started = time.process_time()
+            run = watch(*ready[name], watchers, sizes, seed)
+            seconds = time.process_time() - started
+            file.parent.mkdir(parents=True, exist_ok=True)
+            record = {"setting": name, "seed": seed, "options": sizes._asdict(), **run}
+            write_json(
+                file,
+                record | {"cpu_seconds": seconds, "device": device(), "versions": versions()},
+            )
+            print(f"{SETTINGS[name].title}, seed {seed}: {seconds:.0f} s of CPU time", flush=True)
+    write_report(config.out, watchers)
+
+
+def _is_finished(file: Path, sizes: Sizes) -> bool:
+    if not file.exists():
+        return False
+    if json.loads(file.read_text())["options"] != sizes._asdict():
+        raise UserError(f"{file} is a run of other options: name another folder with --out.")
+    return True
+
+
+def main() -> None:
+    """Run the command line."""
+    with exit_on_user_error():
+        measure(
+            tyro.cli(TrackingConfig, prog="python -m experiments.tracking", description=__doc__)
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""What is trained: three networks, small enough for two cores."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.flatten_util import ravel_pytree
+
+from experiments.config import DatasetName
+from experiments.data import load
+from experiments.models.mlp import MLP
+from experiments.models.small_cnn import SmallCNN
+from experiments.network import Batch, as_functions, loss_and_outcome
+
+SettingName = Literal["cnn", "cnn_bn", "mlp"]
+
+
+class Setting(NamedTuple):
+    """A network and its data.
+
+    Attributes:
+        title: How figures and tables call it.
+        dataset: Its data.
+        build: ``(image shape, random streams) -> network``.
+    """
+
+    title: str
+    dataset: DatasetName
+    build: Callable[[tuple[int, int, int], nnx.Rngs], nnx.Module]
+
+
+SETTINGS: dict[SettingName, Setting] = {
+    "cnn": Setting(
+        "Fashion-MNIST, CNN", "fashion_mnist", lambda shape, rngs: SmallCNN(shape, 10, rngs)
+    ),
+    "cnn_bn": Setting(
+        "Fashion-MNIST, CNN with BatchNorm",
+        "fashion_mnist",
+        lambda shape, rngs: SmallCNN(shape, 10, rngs, norm=True),
+    ),
+    "mlp": Setting("digits, MLP", "digits", lambda shape, rngs: MLP(shape, 10, rngs)),
+}
+
+# (flat parameters, batch) -> loss
+Loss = Callable[[jax.Array, Batch], jax.Array]
+
+
+class Problem(NamedTuple):
+    """A setting made ready.
+
+    Attributes:
+        start: seed -> initial parameters, one flat array.
+        loss: Of one batch, BatchNorm with the batch's own statistics, as a training step sees it.
+        data: All training images.
+    """
+
+    start: Callable[[int], jax.Array]
+    loss: Loss
+    data: Batch
+
+
+def make_problem(name: SettingName, data_dir: Path | None = None) -> Problem:
+    """Load the data and take the network apart.
+
+    The parameters are one flat array, which every tracker takes like any other tree.
+
+    Args:
+        name: The setting.
+        data_dir: Directory of its data, see experiments.train.
+
+    Returns:
+        The problem.
+
+    Raises:
+        UserError: The data are missing.
+    """
+    setting = SETTINGS[name]
+    data = load(setting.dataset, data_dir)
+    height, width, channels = map(int, data.train_images.shape[1:])
+
+    def build(seed: int) -> nnx.Module:
+        return setting.build((height, width, channels), nnx.Rngs(params=jax.random.key(seed)))
+
+    network = as_functions(build(0), data.train_images)
+    unravel = ravel_pytree(network.params)[1]
+
+    def start(seed: int) -> jax.Array:
+        params: chex.ArrayTree = nnx.to_pure_dict(nnx.state(build(seed), nnx.Param))
+        flat: jax.Array = ravel_pytree(params)[0]
+        return flat
+
+    def loss(flat: jax.Array, batch: Batch) -> jax.Array:
+        return loss_and_outcome(network.train, unravel(flat), network.batch_stats, batch)[0]
+
+    return Problem(
+        start, loss, Batch(jnp.asarray(data.train_images), jnp.asarray(data.train_labels))
+    )

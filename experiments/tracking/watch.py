@@ -1,0 +1,158 @@
+"""One SAM training that all trackers watch, and what they are measured against."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.batches import epoch_order, steps_per_epoch
+from experiments.network import Batch
+from experiments.sharpness import fixed_subset
+from experiments.tracking.settings import Problem
+from experiments.tracking.watchers import Sight, Watcher
+from xsam_jax import curvature, mean_grad_fn
+
+# The training of the paper's section 6.1: SGD with momentum and a cosine schedule.
+RHO, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.05, 0.1, 0.9, 5e-5
+
+
+class Measurement(NamedTuple):
+    """The Hessian of the fixed sample at one step, and what the trackers know of it.
+
+    Attributes:
+        values: Its two largest eigenvalues.
+        residual: ``||H v_1 - lambda_1 v_1||``.
+        quality: ``v' H v / lambda_1`` of every tracker.
+        cosine: ``|cos(v, v_1)|`` of every tracker.
+    """
+
+    values: jax.Array
+    residual: jax.Array
+    quality: jax.Array
+    cosine: jax.Array
+
+
+class Programs(NamedTuple):
+    """The compiled programs of a setting, the same ones for all seeds."""
+
+    step: Callable[..., Any]
+    measure: Callable[[jax.Array, jax.Array, Batch], Measurement]
+    batch_top: Callable[[jax.Array, Batch], jax.Array]
+
+
+class Sizes(NamedTuple):
+    """What is measured when; the options of `experiments.tracking`."""
+
+    steps: int
+    batch_size: int
+    burn_in: int
+    every: int
+    sample_size: int
+    num_matvecs: int
+
+
+def compile_programs(problem: Problem, watchers: Mapping[str, Watcher], sizes: Sizes) -> Programs:
+    """Make the programs; nothing is computed yet."""
+    loss = problem.loss
+
+    @jax.jit
+    def step(
+        count: jax.Array, w: jax.Array, momentum: jax.Array, states: dict[str, Any], batch: Batch
+    ) -> tuple[jax.Array, jax.Array, dict[str, Any], jax.Array]:
+        value, grads = jax.value_and_grad(loss)(w, batch)
+        perturbation = RHO * grads / jnp.maximum(jnp.linalg.norm(grads), 1e-12)
+        grads_adv = jax.grad(loss)(w + perturbation, batch)
+
+        def product(at: jax.Array, v: jax.Array, part: float) -> jax.Array:
+            images = max(1, round(part * len(batch.labels)))
+            some = Batch(batch.images[:images], batch.labels[:images])
+            return curvature.hvp(lambda w: jax.grad(loss)(w, some), at, v)
+
+        sight = Sight(count, w, grads, grads_adv, perturbation, product)
+        states = {name: watchers[name].update(sight, state) for name, state in states.items()}
+        rate: jax.Array = LEARNING_RATE * 0.5 * (1 + jnp.cos(jnp.pi * count / sizes.steps))
+        momentum = MOMENTUM * momentum + grads_adv + WEIGHT_DECAY * w
+        return w - rate * momentum, momentum, states, value
+
+    def top(w: jax.Array, batches: Batch, k: int) -> curvature.Eigenpairs:
+        grad_fn, key = mean_grad_fn(loss, batches), jax.random.key(0)
+        return curvature.top_eigenpairs(grad_fn, w, k=k, num_matvecs=sizes.num_matvecs, key=key)
+
+    @jax.jit
+    def measure(w: jax.Array, vectors: jax.Array, sample: Batch) -> Measurement:
+        pairs = top(w, sample, 2)
+        grad_fn = mean_grad_fn(loss, sample)
+        quotients = jax.lax.map(lambda v: v @ curvature.hvp(grad_fn, w, v), vectors)
+        return Measurement(
+            values=pairs.values,
+            residual=pairs.residuals[0],
+            quality=quotients / pairs.values[0],
+            cosine=jnp.abs(vectors @ pairs.vectors[0]),
+        )
+
+    @jax.jit
+    def batch_top(w: jax.Array, batch: Batch) -> jax.Array:
+        vector: jax.Array = top(w, jax.tree.map(lambda leaf: leaf[None], batch), 1).vectors[0]
+        return vector
+
+    return Programs(step, measure, batch_top)
+
+
+# The best that a tracker without memory can know: the top eigenvector of the step's own batch.
+OWN_BATCH = "batch_exact"
+
+
+def watch(
+    problem: Problem,
+    programs: Programs,
+    watchers: Mapping[str, Watcher],
+    sizes: Sizes,
+    seed: int,
+) -> dict[str, Any]:
+    """Train by SAM once and measure all trackers on the way.
+
+    A tracker's vector is measured after its step, at the parameters of that step, so that it has
+    seen this step's batch.
+
+    Returns:
+        Lists over the measurements, as JSON values.
+    """
+    data, w = problem.data, problem.start(seed)
+    sample = fixed_subset(data, sizes.sample_size)
+    momentum = jnp.zeros_like(w)
+    states = {name: watcher.init(w) for name, watcher in watchers.items()}
+    names = [*watchers, OWN_BATCH]
+    taken: list[int] = []
+    found: list[Measurement] = []
+    losses: list[float] = []
+    order: NDArray[np.int32] = np.empty((0, sizes.batch_size), np.int32)
+    per_epoch = steps_per_epoch(len(data.labels), sizes.batch_size)
+    order_key = jax.random.fold_in(jax.random.key(seed), 1)
+    for count in range(sizes.steps):
+        epoch, place = divmod(count, per_epoch)
+        if place == 0:
+            key = jax.random.fold_in(order_key, epoch)
+            order = np.asarray(epoch_order(key, len(data.labels), sizes.batch_size))
+        batch = Batch(data.images[order[place]], data.labels[order[place]])
+        before = w
+        w, momentum, states, loss = programs.step(jnp.int32(count), w, momentum, states, batch)
+        if count >= sizes.burn_in and (count - sizes.burn_in) % sizes.every == 0:
+            vectors = [watchers[name].vector(state) for name, state in states.items()]
+            vectors.append(programs.batch_top(before, batch))
+            found.append(programs.measure(before, jnp.stack(vectors), sample))
+            taken.append(count)
+            losses.append(float(loss))
+    table = jax.tree.map(lambda *values: np.stack(values).astype(float), *found)
+    return {
+        "parameters": w.size,
+        "step": taken,
+        "loss": losses,
+        "lambda_1": table.values[:, 0].tolist(),
+        "lambda_2": table.values[:, 1].tolist(),
+        "residual": table.residual.tolist(),
+        "quality": {name: table.quality[:, i].tolist() for i, name in enumerate(names)},
+        "cosine": {name: table.cosine[:, i].tolist() for i, name in enumerate(names)},
+    }

@@ -1,0 +1,175 @@
+"""The tracker that fits a plane to the two gradients."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import xsam_jax
+from tests import quadratic
+
+
+def _points(size: int, steps: int) -> chex.Array:
+    return jnp.asarray(np.random.default_rng(0).normal(size=(steps, size)))
+
+
+def _track(
+    matrices: chex.Array, points: chex.Array, tx_fn: Callable[..., Any] = xsam_jax.xsam, **kw: Any
+) -> Any:
+    """States of the tracker, of a matrix and a point each step."""
+    tx = tx_fn(eigenvector=xsam_jax.subspace(**kw))
+
+    def step(state: Any, at: tuple[chex.Array, chex.Array]) -> tuple[Any, Any]:
+        matrix, w = at
+        gradient, params = quadratic.grad_fn(matrix), quadratic.tree(w)
+        _, state = tx.update(gradient(params), state, params, grad_fn=gradient)
+        return state, state
+
+    start = tx.init(quadratic.tree(points[0]))
+    matrices = jnp.broadcast_to(matrices, (len(points), *matrices.shape[-2:]))
+    _, states = jax.jit(lambda: jax.lax.scan(step, start, (matrices, points)))()
+    return states
+
+
+def _reference(
+    matrix: np.ndarray, points: np.ndarray, decay: float, ridge: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The docstring's equations with dense matrices: eigenvectors, one a row, and eigenvalues."""
+    basis = np.zeros((len(matrix), 0))
+    responses = covariance = np.zeros((0, 0))
+    value, vectors, values = 0.0, [], []
+    for w in points:
+        g = matrix @ w
+        x = g / np.linalg.norm(g)
+        h = matrix @ x / np.linalg.norm(matrix @ x)
+        if (k := basis.shape[1]) < 2:
+            rest = h - basis @ (basis.T @ h)
+            basis = np.column_stack([basis, rest / np.linalg.norm(rest)])
+            responses, covariance = (np.pad(a, ((0, 1), (0, 1))) for a in (responses, covariance))
+            k += 1
+        a = basis.T @ x
+        n = decay * basis @ responses + (1 - decay) * np.outer(h, a)
+        covariance = decay * covariance + (1 - decay) * np.outer(a, a)
+        value += (1 - decay) * a[0] / covariance[0, 0] * (basis[:, 0] @ matrix @ x - value * a[0])
+        m = n @ np.linalg.inv(covariance + ridge * np.trace(covariance) / 2 * np.eye(k))
+        new, _ = np.linalg.qr(m)
+        operator = new.T @ m @ (basis.T @ new)
+        _, rotation = np.linalg.eigh((operator + operator.T) / 2)
+        new = new @ rotation[:, ::-1]
+        overlap = basis.T @ new
+        responses, covariance = new.T @ n @ overlap, overlap.T @ covariance @ overlap
+        basis = new
+        vectors.append(basis[:, 0])
+        values.append(value)
+    return np.array(vectors), np.array(values)
+
+
+@pytest.mark.parametrize("spectrum", [[5.0, 3.0, 1.0, -0.5], [-4.0, 3.0, 2.5, 0.1, 0.0]])
+def test_rule(spectrum: Sequence[float]) -> None:
+    matrix, _ = quadratic.hessian(spectrum)
+    points = _points(len(spectrum), 40)
+    states = _track(matrix, points, decay=0.9, ridge=0.2)
+    vectors, values = _reference(np.asarray(matrix), np.asarray(points), 0.9, 0.2)
+    found = quadratic.flat_steps(states.eigenvector)
+    np.testing.assert_allclose(jnp.abs(jnp.sum(found * vectors, axis=1)), 1, rtol=1e-9)
+    np.testing.assert_allclose(states.eigenvalue, values, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tx_fn", [xsam_jax.xsam, xsam_jax.eigen_sam])
+@pytest.mark.parametrize("others", [[1.0, 0.5, 0.2, -0.1], [-8.0, 1.0, 0.5, 0.2], [7.5, 0.5, 0.1]])
+def test_finds_the_largest_eigenvalue(tx_fn: Callable[..., Any], others: list[float]) -> None:
+    matrix, _ = quadratic.hessian([8.0, *others])
+    states = _track(matrix, _points(len(others) + 1, 400), tx_fn)
+    found = quadratic.flat_steps(states.eigenvector)[100:]
+    quality = jnp.einsum("ti,ij,tj->t", found, matrix, found) / 8.0
+    assert jnp.mean(quality) > 0.98
+    np.testing.assert_allclose(jnp.mean(states.eigenvalue[200:]), 8.0, rtol=0.1)
+
+
+def test_half_the_error_of_oja_on_noisy_batches() -> None:
+    """A Hessian with two close eigenvalues, and a different one every step around it."""
+    matrix, _ = quadratic.hessian([4.0, 3.6, 1.0, 0.5, 0.2, 0.1, -0.3, 0.0])
+    rng = np.random.default_rng(3)
+    noise = rng.normal(size=(600, 8, 8))
+    matrices = matrix[None] + jnp.asarray(noise + noise.transpose(0, 2, 1)) / 3
+    points = _points(8, 600)
+
+    def error(tracker: Any) -> float:
+        tx = xsam_jax.xsam(eigenvector=tracker)
+
+        def step(state: Any, at: Any) -> tuple[Any, Any]:
+            gradient, params = quadratic.grad_fn(at[0]), quadratic.tree(at[1])
+            _, state = tx.update(gradient(params), state, params, grad_fn=gradient)
+            return state, quadratic.flat(state.eigenvector)
+
+        start = tx.init(quadratic.tree(points[0]))
+        _, v = jax.jit(lambda: jax.lax.scan(step, start, (matrices, points)))()
+        return 1 - float(jnp.mean(jnp.einsum("ti,ij,tj->t", v[100:], matrix, v[100:])) / 4.0)
+
+    assert error(xsam_jax.subspace()) < error(xsam_jax.oja()) / 2
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**31), st.integers(3, 9))
+def test_the_basis_stays_orthonormal(seed: int, size: int) -> None:
+    rng = np.random.default_rng(seed)
+    matrix, _ = quadratic.hessian(rng.normal(size=size).tolist(), seed % 1000)
+    states = _track(matrix, jnp.asarray(rng.normal(size=(60, size))))
+    v, second = (quadratic.flat_steps(tree) for tree in (states.eigenvector, states.memory.second))
+    np.testing.assert_allclose(jnp.sum(v * v, axis=1), 1, atol=1e-9)
+    np.testing.assert_allclose(jnp.sum(v * second, axis=1), 0, atol=1e-7)
+    np.testing.assert_allclose(jnp.sum(second * second, axis=1)[1:], 1, atol=1e-9)
+    # The sign of an eigenvector is arbitrary, but not anew at every step.
+    assert jnp.all(jnp.sum(v[1:] * v[:-1], axis=1) >= 0)
+
+
+def test_float32_for_ten_thousand_steps() -> None:
+    matrix, _ = quadratic.hessian([8.0, 7.0, 1.0, 0.5, 0.2])
+    matrix = matrix.astype(jnp.float32)
+    states = _track(matrix, _points(5, 10_000).astype(jnp.float32))
+    v, second = (
+        quadratic.flat_steps(tree)[-100:] for tree in (states.eigenvector, states.memory.second)
+    )
+    np.testing.assert_allclose(jnp.sum(v * v, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(jnp.sum(v * second, axis=1), 0, atol=1e-5)
+    assert jnp.mean(jnp.einsum("ti,ij,tj->t", v, matrix, v)) > 7.8
+
+
+@pytest.mark.parametrize("spectrum", [[3.0, 0.0, 0.0, 0.0], [2.0, 2.0, 2.0], [0.0, 0.0, 0.0]])
+def test_degenerate_hessians(spectrum: list[float]) -> None:
+    """Rank one, a multiple of the identity, and zero: never a NaN, and the right eigenvector."""
+    matrix, _ = quadratic.hessian(spectrum)
+    states = _track(matrix, _points(len(spectrum), 50))
+    chex.assert_tree_all_finite(states)
+    v = quadratic.flat_steps(states.eigenvector)
+    if spectrum[0] == 0:
+        assert not np.any(v)
+    else:
+        np.testing.assert_allclose(jnp.einsum("ti,ij,tj->t", v, matrix, v), spectrum[0], rtol=1e-9)
+        np.testing.assert_allclose(states.eigenvalue[-1], spectrum[0], rtol=1e-5)
+
+
+def test_zero_radius_keeps_the_state() -> None:
+    matrix, _ = quadratic.hessian([3.0, 2.0, 1.0])
+    params, gradient = quadratic.start(3), quadratic.grad_fn(matrix)
+    tx = xsam_jax.xsam(
+        rho=lambda count: jnp.where(count < 3, 0.1, 0.0), eigenvector=xsam_jax.subspace()
+    )
+    state = tx.init(params)
+    for _ in range(3):
+        _, state = tx.update(gradient(params), state, params, grad_fn=gradient)
+    _, after = tx.update(gradient(params), state, params, grad_fn=gradient)
+    chex.assert_trees_all_equal(after.memory, state.memory)
+    chex.assert_trees_all_equal(after.eigenvector, state.eigenvector)
+
+
+@pytest.mark.parametrize(("argument", "value"), [("decay", 1.0), ("decay", 0), ("ridge", -1.0)])
+def test_arguments(argument: str, value: float) -> None:
+    with pytest.raises(ValueError, match=argument):
+        xsam_jax.subspace(**{argument: value})
