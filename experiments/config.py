@@ -119,10 +119,10 @@ class TrainConfig(_Common):
     """Directory for the results (None: runs/DATASET-MODEL-METHOD-SEED)."""
     data_dir: Path | None = None
     """fashion_mnist: directory of the four idx .gz files (None: where Debian installs them);
-    cifar10, cifar100: directory of the original binary archive, cifar-10-binary.tar.gz or
-    cifar-100-binary.tar.gz. Where these files are missing, tensorflow-datasets (the extra tfds)
-    reads what it has prepared in this directory (None: in its default one), or else downloads and
-    prepares it there if the data set's server answers."""
+    cifar10, cifar100: directory of the original archive, binary or Python version, such as
+    cifar-10-binary.tar.gz or cifar-100-python.tar.gz. Where these files are missing,
+    tensorflow-datasets (the extra tfds) reads what it has prepared in this directory (None: in its
+    default one), or else downloads and prepares it there if the data set's server answers."""
 
 
 @dataclass(frozen=True, kw_only=True)

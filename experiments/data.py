@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from experiments.cifar import ARCHIVES, describe_missing, read_cifar
+from experiments.cifar import ARCHIVES, describe_missing, find_archive, read_cifar
 from experiments.config import DatasetName, ResolvedConfig
 from experiments.errors import UserError
 from experiments.idx import read_idx
@@ -84,14 +84,12 @@ def _fashion_mnist(data_dir: Path | None) -> Dataset:
 
 def _cifar(name: DatasetName) -> Callable[[Path | None], Dataset]:
     def read(data_dir: Path | None) -> Dataset:
-        archive = ARCHIVES[name]
-        if data_dir is not None and (data_dir / archive.file).is_file():
+        archive = find_archive(name, data_dir)
+        if data_dir is not None and archive is not None:
             train, test = read_cifar(archive, data_dir)
         else:
-            train, test = read_tfds(
-                name, data_dir, (32, 32, 3), describe_missing(archive, data_dir)
-            )
-        classes = archive.num_classes
+            train, test = read_tfds(name, data_dir, (32, 32, 3), describe_missing(name, data_dir))
+        classes = ARCHIVES[name][0].num_classes
         return Dataset(*train, *test, num_classes=classes, crop_padding=4, flip=True)
 
     return read

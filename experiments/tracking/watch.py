@@ -69,7 +69,8 @@ def compile_programs(problem: Problem, watchers: Mapping[str, Watcher], sizes: S
         def product(at: jax.Array, v: jax.Array, part: float) -> jax.Array:
             images = max(1, round(part * len(batch.labels)))
             some = Batch(batch.images[:images], batch.labels[:images])
-            return curvature.hvp(lambda w: jax.grad(loss)(w, some), at, v)
+            image: jax.Array = curvature.hvp(lambda w: jax.grad(loss)(w, some), at, v)
+            return image
 
         sight = Sight(count, w, grads, grads_adv, perturbation, product)
         states = {name: watchers[name].update(sight, state) for name, state in states.items()}

@@ -21,6 +21,7 @@ from experiments.config import DatasetName
 from experiments.errors import UserError
 from experiments.train import main
 from tests.experiments.conftest import Fails
+from tests.experiments.test_cifar import rows
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 # When the originals were compressed: Debian's copies lack name and time in their gzip headers.
@@ -75,8 +76,7 @@ def small_cifar(
     tfds: ModuleType, monkeypatch: pytest.MonkeyPatch, directory: Path, name: DatasetName
 ) -> None:
     """An archive in CIFAR's layout, and its checksum where TFDS has the published one."""
-    archive = ARCHIVES[name]
-    rng = np.random.default_rng(0)
+    archive, python_version = ARCHIVES[name]
     labels = {10: "batches.meta.txt", 100: "fine_label_names.txt"}
     files = {
         f"{archive.test.split('/')[0]}/{labels[archive.num_classes]}": "\n".join(
@@ -86,28 +86,27 @@ def small_cifar(
     if archive.num_classes == 100:
         coarse = "\n".join(f"superclass {i}" for i in range(20))
         files["cifar-100-binary/coarse_label_names.txt"] = coarse.encode()
-    for file in (*archive.train, archive.test):
-        rows = rng.integers(0, 256, (4, archive.label_bytes + 3072), np.uint8)
-        rows[:, : archive.label_bytes - 1] %= 20
-        rows[:, archive.label_bytes - 1] %= archive.num_classes
-        files[file] = rows.tobytes()
+    for i, file in enumerate((*archive.train, archive.test)):
+        content = rows(archive, 4, seed=i)
+        content[:, :-3073] %= 20  # coarse labels
+        files[file] = content.tobytes()
     path = manual(directory) / archive.file
     with tarfile.open(path, "w:gz") as tar:
         for file, content in files.items():
             member = tarfile.TarInfo(file)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-    content = path.read_bytes()
+    packed = path.read_bytes()
     builder = tfds.builder_cls(name)
     (url,) = builder.url_infos
     info = tfds.core.download.checksums.UrlInfo(
-        size=tfds.core.utils.Size(len(content)),
-        checksum=hashlib.sha256(content).hexdigest(),
+        size=tfds.core.utils.Size(len(packed)),
+        checksum=hashlib.sha256(packed).hexdigest(),
         filename=archive.file,
     )
     monkeypatch.setattr(builder, "url_infos", {url: info})
-    md5 = hashlib.md5(content).hexdigest()
-    monkeypatch.setitem(ARCHIVES, name, archive._replace(md5=md5))  # type: ignore[arg-type]
+    published = archive._replace(md5=hashlib.md5(packed).hexdigest())
+    monkeypatch.setitem(ARCHIVES, name, (published, python_version))  # type: ignore[arg-type]
 
 
 def assert_same(found: data.Dataset, expected: data.Dataset) -> None:
@@ -142,7 +141,7 @@ def test_a_wrong_checksum_leaves_nothing(
     tmp_path: Path, tfds: ModuleType, monkeypatch: pytest.MonkeyPatch, fails: Fails
 ) -> None:
     small_cifar(tfds, monkeypatch, tmp_path, "cifar10")
-    archive = tmp_path / "downloads" / "manual" / ARCHIVES["cifar10"].file
+    archive = tmp_path / "downloads" / "manual" / ARCHIVES["cifar10"][0].file
     archive.write_bytes(archive.read_bytes()[:-1] + b"!")
     out = tmp_path / "run"
     message = fails(main, ["--dataset", "cifar10", "--data-dir", str(tmp_path), "--out", str(out)])
