@@ -132,10 +132,14 @@ def run_benchmark(protocol: Protocol, out: Path, jobs: int) -> list[str]:
         TimeRemainingColumn(elapsed_when_finished=True),
         console=Console(stderr=True),
     ) as bar:
-        for stage in ("tuning", "final"):
-            plan = missing(protocol, stage, lines)
-            task = bar.add_task(stage, total=len(plan))
-            execute(plan, jobs, on_run)
+        try:
+            for stage in ("tuning", "final"):
+                plan = missing(protocol, stage, lines)
+                task = bar.add_task(stage, total=len(plan))
+                execute(plan, jobs, on_run)
+        except KeyboardInterrupt:
+            bar.console.print(f"stopped; the same command goes on, {len(lines)} runs are kept")
+            raise
     write_report(out)
     return failures
 

@@ -1,10 +1,12 @@
 """What a benchmark would run, and how long it would take by steps that are timed now."""
 
+import subprocess
+import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -17,25 +19,49 @@ from experiments.benchmark.protocol import (
     final_runs,
     tuning_runs,
 )
-from experiments.config import resolve
+from experiments.config import ResolvedConfig, resolve
+from experiments.network import Batch
 from experiments.program import program_of, start
 from experiments.step import empty_metrics
 
 _STEPS = 4
+# What a worker does before its first run.
+_IMPORT = (sys.executable, "-c", "import experiments.benchmark.worker")
 
 
 class Cost(NamedTuple):
-    """Measured seconds: to build and compile, and for a step, refreshes included."""
+    """Measured seconds.
 
-    compile: float
+    Attributes:
+        start: To build and compile, once for all runs of a worker.
+        step: Of a step, refreshes included.
+        steps: Number of steps of a run.
+        image: Of the evaluation, per image.
+        curvature: Of one measurement of the largest eigenvalue, and of the trace.
+    """
+
+    start: float
     step: float
-    steps: int  # of a run
+    steps: int
+    image: float
+    curvature: tuple[float, float]
+
+    def of_run(self, config: ResolvedConfig, test_images: int) -> float:
+        """A run without its start."""
+        evaluated = config.epochs * (config.validation_images or test_images) * self.image
+        every = config.curvature_every
+        measured = -(-config.epochs // every) if every else 0
+        eigenvalue, trace = self.curvature
+        return (
+            self.steps * self.step
+            + evaluated
+            + measured * eigenvalue
+            + (trace if config.trace_probes else 0.0)
+        )
 
 
 def estimate(protocol: Protocol, lines: list[Line], jobs: int) -> str:
     """List the runs that are missing and their time.
-
-    The evaluation and the curvature are not in it.
 
     Args:
         protocol: The benchmark.
@@ -47,6 +73,7 @@ def estimate(protocol: Protocol, lines: list[Line], jobs: int) -> str:
     """
     finished = {line["key"] for line in lines}
     untuned = replace(protocol, tuning=None)
+    worker = _timed(lambda: subprocess.run(_IMPORT, check=True))
     rows, total = [], 0.0
     for cell in cells(protocol):
         plan = tuning_runs(protocol, cell)
@@ -54,8 +81,13 @@ def estimate(protocol: Protocol, lines: list[Line], jobs: int) -> str:
         plan += final_runs(protocol, cell, lines) or final_runs(untuned, cell, lines)
         left = [run for run in plan if run.key not in finished]
         if left:
-            cost = measure(left[0])
-            seconds = cost.compile + cost.step * cost.steps * len(left)
+            # The last is a final one, which has all that is measured.
+            cost = measure(left[-1])
+            test_images = len(program_of(resolve(left[-1].config)).data.test_labels)
+            starts = len({run.stage for run in left})
+            seconds = starts * (worker + cost.start) + sum(
+                cost.of_run(resolve(run.config), test_images) for run in left
+            )
             total += seconds
             rows.append(_row(cell, left, cost, seconds))
     if not rows:
@@ -67,9 +99,9 @@ def estimate(protocol: Protocol, lines: list[Line], jobs: int) -> str:
 
 
 def measure(run: Planned) -> Cost:
-    """Compile the program of a run, time a few steps and scale the refreshes to their frequency."""
-    started = time.perf_counter()
+    """Compile the programs of a run and time each, a few steps of them."""
     config = resolve(run.config)
+    started = time.perf_counter()
     program = program_of(config)
     run_chunk, state = start(config, program)
     metrics = empty_metrics(program.steps)
@@ -82,12 +114,41 @@ def measure(run: Planned) -> Cost:
 
     # Another dispatch of the compiled program: with its first step comes its first refresh.
     take(0)
+    arguments = state.params, state.batch_stats
+    evaluate, top, trace = (
+        jax.jit(function).lower(*arguments, data).compile() if wanted else None
+        for function, data, wanted in (
+            (program.evaluate, program.test_data, True),
+            (program.measure, program.subset, config.curvature_every > 0),
+            (program.trace, program.subset, config.trace_probes > 0),
+        )
+    )
     compiled = time.perf_counter() - started
+
     first = take(1)
     last = min(1 + _STEPS, program.steps)
     usual = take(last) / (last - 1) if last > 1 else first
     refresh = max(first - usual, 0.0) / config.refresh_every
-    return Cost(compiled, usual + refresh, config.epochs * program.steps)
+
+    def timed(function: Any, data: Batch) -> float:
+        arguments = state.params, state.batch_stats, data
+        return (
+            0.0 if function is None else _timed(lambda: jax.block_until_ready(function(*arguments)))
+        )
+
+    return Cost(
+        start=compiled,
+        step=usual + refresh,
+        steps=config.epochs * program.steps,
+        image=timed(evaluate, program.test_data) / len(program.data.test_labels),
+        curvature=(timed(top, program.subset), timed(trace, program.subset)),
+    )
+
+
+def _timed(action: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
 
 
 def _row(cell: Cell, left: Iterable[Planned], cost: Cost, seconds: float) -> str:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import IO, Any
 
@@ -39,7 +39,8 @@ def execute(plan: Iterable[Planned], jobs: int, on_run: OnRun) -> None:
 
     Runs of one method, network and data set follow each other in one worker, which compiles them
     once. A worker that dies fails the run it had in hand and is replaced. A second worker starts
-    when the first one's memory is known, and only if there is room for it.
+    when the first one's memory is known, and only if there is room for it. An exception here, such
+    as that of Ctrl-C, ends all workers at once; their runs are neither finished nor reported.
 
     Args:
         plan: The runs.
@@ -55,7 +56,7 @@ def execute(plan: Iterable[Planned], jobs: int, on_run: OnRun) -> None:
     free: SimpleQueue[frozenset[int]] = SimpleQueue()
     for cores in slots(jobs):
         free.put(cores)
-    lock, memory = threading.Lock(), _Memory()
+    lock, memory, crew = threading.Lock(), _Memory(), _Crew()
 
     def work(group: list[Planned]) -> None:
         cores = free.get()
@@ -64,14 +65,15 @@ def execute(plan: Iterable[Planned], jobs: int, on_run: OnRun) -> None:
             os.sched_setaffinity(0, cores)
         try:
             with memory:
-                _serve(group, report)
+                _serve(group, report, crew)
         finally:
             free.put(cores)
 
     def report(run: Planned, said: Mapping[str, Any]) -> None:
         with lock:
-            memory.learn(said.get("peak_mib"))
-            on_run(run, said)
+            if not crew.dismissed:
+                memory.learn(said.get("peak_mib"))
+                on_run(run, said)
 
     with ThreadPoolExecutor(jobs) as pool:
         futures = [pool.submit(work, group) for group in groups]
@@ -79,20 +81,50 @@ def execute(plan: Iterable[Planned], jobs: int, on_run: OnRun) -> None:
             for future in futures:
                 future.result()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            crew.dismiss()
+            pool.shutdown(cancel_futures=True)
             raise
 
 
-def _serve(group: list[Planned], report: OnRun) -> None:
+class _Crew:
+    """The workers that are alive."""
+
+    def __init__(self) -> None:
+        self.dismissed = False
+        self._workers: set[subprocess.Popen[str]] = set()
+        self._lock = threading.Lock()
+
+    def hire(self) -> subprocess.Popen[str]:
+        with self._lock:
+            if self.dismissed:
+                raise CancelledError
+            worker = subprocess.Popen(
+                _WORKER,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                # Ctrl-C is for the benchmark to answer.
+                start_new_session=True,
+            )
+            self._workers.add(worker)
+            return worker
+
+    def dismiss(self) -> None:
+        with self._lock:
+            self.dismissed = True
+            for worker in self._workers:
+                worker.kill()
+
+    def part_with(self, worker: subprocess.Popen[str]) -> None:
+        with self._lock:
+            self._workers.remove(worker)
+
+
+def _serve(group: list[Planned], report: OnRun, crew: _Crew) -> None:
     """Give a group to a worker, and what is left of it to a new one if it dies."""
     while group:
-        with subprocess.Popen(
-            _WORKER,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as worker:
+        with crew.hire() as worker:
             assert worker.stdin is not None
             assert worker.stdout is not None
             assert worker.stderr is not None
@@ -112,6 +144,7 @@ def _serve(group: list[Planned], report: OnRun) -> None:
                 worker.kill()
                 raise
             worker.wait()
+            crew.part_with(worker)
             listener.join()
         if group:
             reason = errors[0] if errors else "no message"

@@ -1,7 +1,10 @@
 """The benchmark: equal tuning, resuming, failures, and a report that says what it knows."""
 
 import json
+import signal
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -173,6 +176,24 @@ def test_a_worker_that_dies_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None
     plan = tuning_runs(TINY, SAM)
     execute(plan, 1, lambda _, answer: said.append(answer["error"]))
     assert said == ["the worker ended with status 3: no memory"] * len(plan)
+
+
+def test_an_interruption_ends_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The second worker would never answer.
+    program = (
+        "import sys, time; line = sys.stdin.readline();"
+        "print('{}', flush=True) if 'sgd' in line else time.sleep(600)"
+    )
+    monkeypatch.setattr("experiments.benchmark.runner._WORKER", (sys.executable, "-c", program))
+    plan = [tuning_runs(TINY, SAM)[0], tuning_runs(TINY, SAM._replace(method="sgd"))[0]]
+    interrupt = signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)
+    threading.Timer(2.0, *interrupt).start()
+    said: list[str] = []
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        execute([plan[1], plan[0]], 1, lambda run, _: said.append(run.config.method))
+    assert said == ["sgd"]
+    assert time.monotonic() - started < 60
 
 
 def test_a_strange_file_is_left_alone(tmp_path: Path) -> None:
