@@ -115,8 +115,11 @@ class TrainConfig(_Common):
     validation_images: int | None = None
     """Take so many images out of the training images and test on them, to choose hyperparameters
     without a look at the test data (None: test on the test data)."""
+    checkpoint_every: int = 10
+    """Epochs between two checkpoints, 0 for none but that of a run that is told to stop."""
     out: Path | None = None
-    """Directory for the results (None: runs/DATASET-MODEL-METHOD-SEED)."""
+    """Directory for the results (None: runs/DATASET-MODEL-METHOD-SEED). A run that was stopped goes
+    on from the last checkpoint in it."""
     data_dir: Path | None = None
     """fashion_mnist: directory of the four idx .gz files (None: where Debian installs them);
     cifar10, cifar100: directory of the original archive, binary or Python version, such as
@@ -137,6 +140,7 @@ class ResolvedConfig(_Common):
     train_images: int | None
     test_images: int | None
     validation_images: int | None
+    checkpoint_every: int
     out: Path
     data_dir: Path | None
 
@@ -213,6 +217,7 @@ def _validate(config: ResolvedConfig) -> None:
         "trace_probes": (lambda x: x == 0 or x >= 2, "0 or at least 2"),
         "seed": (lambda x: 0 <= x < 2**32, "in [0, 2**32)"),
         "curvature_every": not_negative,
+        "checkpoint_every": not_negative,
         "learning_rate": positive,
         "rho": not_negative,
         "weight_decay": not_negative,

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 from experiments.config import ResolvedConfig
 from experiments.errors import UserError
 
+CHECKPOINTS = "checkpoints"
 _PACKAGES = ("jax", "jaxlib", "optax", "flax", "xsam_jax")
-# Where a run lies and where it read from do not make it another run.
-_PLACES = ("out", "data_dir")
+# Where a run lies, where it read from and how often it was saved do not make it another run.
+_NOT_IDENTITY = ("out", "data_dir", "checkpoint_every")
 
 
 class EpochMetrics(NamedTuple):
@@ -98,8 +99,8 @@ def open_run(config: ResolvedConfig) -> None:
         config: The run's configuration.
 
     Raises:
-        UserError: The directory cannot be written, or holds the finished run of another
-            configuration or a config.json that no run wrote.
+        UserError: The directory cannot be written, or holds the run of another configuration,
+            finished or with a checkpoint, or a config.json that no run wrote.
     """
     out = config.out
     try:
@@ -124,17 +125,18 @@ def _refuse_other_run(config: ResolvedConfig) -> None:
         theirs = {}
     if theirs.keys() != mine.keys():
         raise UserError(f"--out {config.out} holds a config.json of another program or version.")
-    if (config.out / "result.json").exists() and theirs != mine:
+    finished = (config.out / "result.json").exists()
+    if theirs != mine and (finished or any((config.out / CHECKPOINTS).glob("[0-9]*"))):
         differing = [name for name in mine if mine[name] != theirs[name]]
         raise UserError(
-            f"--out {config.out} holds a finished run with other values of "
-            f"{', '.join(differing)}: name another directory."
+            f"--out {config.out} holds {'a finished' if finished else 'an unfinished'} run with "
+            f"other values of {', '.join(differing)}: name another directory."
         )
 
 
 def identity(config: dict[str, Any]) -> dict[str, Any]:
     """The fields of a config.json that make a run another run."""
-    return {name: value for name, value in config.items() if name not in _PLACES}
+    return {name: value for name, value in config.items() if name not in _NOT_IDENTITY}
 
 
 def canonical(config: ResolvedConfig) -> str:

@@ -1,7 +1,9 @@
 """Train a network on small images with X-SAM or a method it is compared with.
 
 ``python -m experiments.train`` trains the six-layer CNN on scikit-learn's digits with X-SAM;
-``--help`` explains every option. The same from Python: ``train(TrainConfig(method="sam"))``.
+``--help`` explains every option. The same from Python: ``train(TrainConfig(method="sam"))``. Ctrl-C
+and SIGTERM finish the step and save the run; the same command, or one after any other end, goes on
+from the last checkpoint.
 """
 
 import math
@@ -13,6 +15,8 @@ import numpy as np
 import optax
 import tyro
 
+from experiments import checkpoint
+from experiments.checkpoint import Snapshot
 from experiments.config import ResolvedConfig, TrainConfig, resolve
 from experiments.curves import write_curves
 from experiments.errors import exit_on_user_error
@@ -27,6 +31,7 @@ from experiments.results import (
     write_result,
 )
 from experiments.step import StepMetrics, TrainState, empty_metrics, take_steps
+from experiments.stopping import Stopped, graceful_stop
 
 
 def train(
@@ -36,8 +41,12 @@ def train(
     observe: Observe | None = None,
     on_end: Callable[[TrainState], None] | None = None,
     draw: bool = True,
+    stopping: Callable[[], bool] | None = None,
 ) -> Result:
     """Train a network and write config.json, metrics.jsonl, result.json and curves.png.
+
+    A run that was stopped before goes on from its last checkpoint, with the numbers it would have
+    had; only its wall times differ.
 
     Args:
         config: The run; None fields take their defaults, see `resolve`.
@@ -46,19 +55,21 @@ def train(
         observe: Wraps the method; what it measures is kept in the state of the optimizer.
         on_end: Called with the final state before result.json marks the run as finished.
         draw: Write curves.png.
+        stopping: Asked about twice a second whether to save the run and stop. It changes no number.
 
     Returns:
         What result.json holds.
 
     Raises:
         UserError: A value is out of range, the data are missing or damaged, or the directory holds
-            another run. Nothing has been written then.
+            another run. Nothing has been written then. Or a checkpoint cannot be written.
+        Stopped: ``stopping`` said so.
     """
     started = time.perf_counter()
     resolved = resolve(config)
     program = program_of(resolved, observe)
     open_run(resolved)
-    history, step_metrics, state = _run(resolved, program, progress)
+    state, _, step_metrics, history, earlier = _run(resolved, program, progress, stopping)
     last = history[-1]
     if draw:
         write_curves(
@@ -77,7 +88,7 @@ def train(
         lambda_max=last.lambda_max,
         trace=None if trace is None else float(trace.value),
         trace_error=None if trace is None else float(trace.standard_error),
-        seconds=time.perf_counter() - started,
+        seconds=earlier + time.perf_counter() - started,
         steps=resolved.epochs * program.steps,
         method=resolved.method,
         model=resolved.model,
@@ -88,27 +99,43 @@ def train(
     if on_end is not None:
         on_end(state)
     write_result(resolved.out, result)
+    checkpoint.remove(resolved.out)
     return result
 
 
 def _run(
-    config: ResolvedConfig, program: Program, progress: OnProgress | None
-) -> tuple[list[EpochMetrics], list[StepMetrics], TrainState]:
+    config: ResolvedConfig,
+    program: Program,
+    progress: OnProgress | None,
+    stopping: Callable[[], bool] | None,
+) -> Snapshot:
+    """Take the run to its end, from its last checkpoint; the seconds are those before it."""
+    began = time.perf_counter()
     steps = program.steps
     run_chunk, state = start(config, program)
+    state, metrics, step_metrics, history, earlier = checkpoint.restore(
+        config.out, Snapshot(state, empty_metrics(steps), [], [], 0.0)
+    )
+    write_metrics(config.out, history)
 
-    history: list[EpochMetrics] = []
-    step_metrics: list[StepMetrics] = []
-    metrics = empty_metrics(steps)
+    def save(state: TrainState, metrics: StepMetrics) -> None:
+        seconds = earlier + time.perf_counter() - began
+        checkpoint.save(config.out, Snapshot(state, metrics, step_metrics, history, seconds))
 
     def report(state: TrainState, metrics: StepMetrics) -> None:
         if progress is not None:
             progress(_report(config.epochs, state, metrics, history))
+        if stopping is not None and stopping():
+            save(state, metrics)
+            raise Stopped(
+                f"stopped after step {int(state.step)} of {config.epochs * steps}; the same "
+                f"command goes on from the checkpoint in {config.out}"
+            )
 
     report(state, metrics)
-    for epoch in range(1, config.epochs + 1):
+    for epoch in range(len(history) + 1, config.epochs + 1):
         started = time.perf_counter()
-        on_chunk = None if progress is None else report
+        on_chunk = None if progress is None and stopping is None else report
         state, metrics = take_steps(
             run_chunk, state, metrics, program.train_data, epoch * steps, on_chunk=on_chunk
         )
@@ -133,8 +160,11 @@ def _run(
             )
         )
         write_metrics(config.out, history)
+        every = config.checkpoint_every
+        if every and epoch % every == 0 and epoch < config.epochs:
+            save(state, metrics)
         report(state, metrics)
-    return history, step_metrics, state
+    return Snapshot(state, metrics, step_metrics, history, earlier)
 
 
 def _report(
@@ -168,8 +198,8 @@ def main() -> None:
     """Run the command line."""
     with exit_on_user_error():
         config = tyro.cli(TrainConfig, prog="python -m experiments.train")
-        with progress_bar() as progress:
-            result = train(config, progress=progress)
+        with graceful_stop() as stopping, progress_bar() as progress:
+            result = train(config, progress=progress, stopping=stopping)
         out = resolve(config).out
         print(f"test accuracy {result.test_accuracy:.2f} %, results in {out}")
 

@@ -45,7 +45,7 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
     with TemporaryDirectory() as folder:
         out = Path(folder, "run")
         try:
-            result = train(replace(config, out=out), draw=False)
+            result = train(replace(config, out=out, checkpoint_every=0), draw=False)
         except UserError as error:
             return {"error": str(error)}
         except Exception as error:

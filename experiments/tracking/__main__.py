@@ -41,11 +41,11 @@ class TrackingConfig:
     """Images per step."""
     burn_in: int = 100
     """Steps before the first measurement."""
-    every: int = 25
+    every: int = 50
     """Steps between measurements."""
     sample_size: int = 1024
     """Training images of the loss whose Hessian is measured, in whole batches of 256."""
-    num_matvecs: int = 24
+    num_matvecs: int = 20
     """Dimension of the Krylov space of v_1."""
     data_dir: Path | None = None
     """Directory of the data sets, see experiments.train."""

@@ -1,0 +1,197 @@
+"""Checkpoints of a run, so that what stops it loses nothing.
+
+A checkpoint is a folder ``checkpoints/STEP`` in the run's folder: the arrays as orbax writes them,
+run.json with the finished epochs, and SHA256SUMS with the checksum of every other file. It is
+written beside its place and renamed when all of it is on the disk, so that it is there whole or not
+at all; the checksums find what was damaged later. The last two are kept.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.errors import UserError
+from experiments.results import CHECKPOINTS, EpochMetrics
+from experiments.step import StepMetrics, TrainState
+
+_SUMS = "SHA256SUMS"
+_KEPT = 2
+
+
+class Snapshot(NamedTuple):
+    """A run between two steps.
+
+    Attributes:
+        state: All that training changes; the order of the data and the random keys follow from its
+            step and the run's seed.
+        metrics: Of the epoch in progress.
+        step_metrics: Of the finished epochs.
+        history: The finished epochs.
+        seconds: Wall time so far.
+    """
+
+    state: TrainState
+    metrics: StepMetrics
+    step_metrics: list[StepMetrics]
+    history: list[EpochMetrics]
+    seconds: float
+
+
+def save(out: Path, snapshot: Snapshot) -> None:
+    """Write a checkpoint and remove those that it makes superfluous.
+
+    Args:
+        out: Folder of the run.
+        snapshot: The run.
+
+    Raises:
+        UserError: It cannot be written; the checkpoints before it are untouched.
+    """
+    from orbax.checkpoint import v1 as orbax
+
+    folder = out / CHECKPOINTS
+    step = int(snapshot.state.step)
+    place, temporary = folder / f"{step:08d}", folder / f".{step:08d}.{os.getpid()}.tmp"
+    try:
+        temporary.mkdir(parents=True)
+        arrays = _arrays(snapshot)
+        orbax.save(temporary.absolute() / "arrays", arrays)
+        about = {
+            "history": [epoch._asdict() for epoch in snapshot.history],
+            "seconds": snapshot.seconds,
+            "leaves": _leaves(arrays),
+        }
+        (temporary / "run.json").write_text(json.dumps(about))
+        (temporary / _SUMS).write_text(json.dumps(_checksums(temporary)))
+        _sync(temporary)
+        if place.exists():
+            shutil.rmtree(place)
+        temporary.rename(place)
+        os.sync()
+    except Exception as error:  # Orbax's come from several packages and have no common base.
+        shutil.rmtree(temporary, ignore_errors=True)
+        reason = error.strerror if isinstance(error, OSError) else None
+        reason = reason or (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"no checkpoint can be written to {folder}: {reason}.") from None
+    for old in _places(out)[:-_KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def restore(out: Path, start: Snapshot) -> Snapshot:
+    """The run as its last whole checkpoint has it.
+
+    A damaged checkpoint is named on stderr, and the one before it is taken.
+
+    Args:
+        out: Folder of the run.
+        start: The run before its first step.
+
+    Returns:
+        The run, from its start if there is no checkpoint.
+
+    Raises:
+        UserError: The checkpoint is not of this program.
+    """
+    for leftover in (out / CHECKPOINTS).glob(".*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    for place in reversed(_places(out)):
+        damage = _damage(place)
+        if damage is None:
+            return _read(place, start)
+        print(f"{place} is damaged ({damage}): left out", file=sys.stderr)
+    return start
+
+
+def remove(out: Path) -> None:
+    """Remove all checkpoints of a run."""
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+
+
+def _read(place: Path, start: Snapshot) -> Snapshot:
+    from orbax.checkpoint import v1 as orbax
+
+    about = json.loads((place / "run.json").read_text())
+    history = [EpochMetrics(**epoch) for epoch in about["history"]]
+    template = _arrays(start._replace(step_metrics=[start.metrics] * len(history)))
+    # Orbax would cast in silence.
+    if about["leaves"] != _leaves(template):
+        raise UserError(
+            f"{place} is a checkpoint of another version of this program: name another directory "
+            "with --out."
+        )
+    arrays = orbax.load(place.absolute() / "arrays", jax.tree.map(_abstract, template))
+    losses, accuracies = arrays["past"]
+    past = [StepMetrics(losses[i], accuracies[i]) for i in range(len(history))]
+    # Copies of our own, which may be donated.
+    state, metrics = jax.tree.map(jnp.array, (arrays["state"], arrays["metrics"]))
+    return Snapshot(state, metrics, past, history, about["seconds"])
+
+
+def _arrays(snapshot: Snapshot) -> dict[str, Any]:
+    steps = len(snapshot.metrics.loss)
+    past = [np.zeros((0, steps), np.float32)] * 2
+    if snapshot.step_metrics:
+        past = [np.stack(field) for field in zip(*snapshot.step_metrics, strict=True)]
+    # An array of no elements is none that can be stored.
+    past = [np.concatenate([field, np.zeros((1, steps), np.float32)]) for field in past]
+    return {"state": snapshot.state, "metrics": snapshot.metrics, "past": tuple(past)}
+
+
+def _abstract(leaf: Any) -> Any:
+    """What orbax needs to know of a leaf: NumPy's come back as NumPy's, JAX's to their devices."""
+    if isinstance(leaf, np.ndarray):
+        return leaf
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+
+def _leaves(arrays: dict[str, Any]) -> list[str]:
+    return [
+        f"{jax.tree_util.keystr(path)} {leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in jax.tree.leaves_with_path(arrays)
+    ]
+
+
+def _places(out: Path) -> list[Path]:
+    return sorted(place for place in (out / CHECKPOINTS).glob("[0-9]*") if place.name.isdecimal())
+
+
+def _files(place: Path) -> list[Path]:
+    return sorted(file for file in place.rglob("*") if file.is_file() and file.name != _SUMS)
+
+
+def _checksums(place: Path) -> dict[str, str]:
+    return {
+        file.relative_to(place).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in _files(place)
+    }
+
+
+def _damage(place: Path) -> str | None:
+    """What is wrong with a checkpoint, None if nothing is."""
+    try:
+        expected, found = json.loads((place / _SUMS).read_text()), _checksums(place)
+    except (OSError, ValueError) as error:
+        return f"{_SUMS}: {error}"
+    if expected == found:
+        return None
+    name = next(n for n in {**expected, **found} if expected.get(n) != found.get(n))
+    if name not in found:
+        return f"{name} is missing"
+    return f"{name} is not what was written"
+
+
+def _sync(place: Path) -> None:
+    for path in (place, *place.rglob("*")):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
