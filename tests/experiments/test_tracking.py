@@ -1,0 +1,80 @@
+"""The comparison of the trackers: on a least-squares problem whose Hessian is known."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.network import Batch
+from experiments.sharpness import fixed_subset
+from experiments.tracking.__main__ import TrackingConfig, main, measure
+from experiments.tracking.report import pareto_front
+from experiments.tracking.settings import Problem
+from experiments.tracking.watch import OWN_BATCH, Sizes, compile_programs, watch
+from experiments.tracking.watchers import all_watchers
+from tests.experiments.conftest import Fails
+
+SIZES = Sizes(steps=120, batch_size=64, burn_in=60, every=20, sample_size=256, num_matvecs=6)
+
+
+def least_squares() -> Problem:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(512, 6)) * np.array([2.0, 1.2, 0.8, 0.5, 0.3, 0.1])
+
+    def loss(w: jax.Array, batch: Batch) -> jax.Array:
+        return jnp.mean((batch.images @ w - batch.labels) ** 2) / 2
+
+    data = Batch(jnp.asarray(features, jnp.float32), jnp.asarray(rng.normal(size=512), jnp.float32))
+    return Problem(lambda seed: jnp.ones(6) * seed, loss, data)
+
+
+@pytest.mark.slow
+def test_every_tracker_follows_a_known_eigenvector() -> None:
+    problem, watchers = least_squares(), all_watchers()
+    programs = compile_programs(problem, watchers, SIZES)
+    run = watch(problem, programs, watchers, SIZES, seed=1)
+    sample = np.asarray(fixed_subset(problem.data, 256).images).reshape(-1, 6)
+    spectrum = np.linalg.eigvalsh(sample.T @ sample / len(sample))
+    assert run["step"] == [60, 80, 100]
+    np.testing.assert_allclose(run["lambda_1"], spectrum[-1], rtol=1e-4)
+    np.testing.assert_allclose(run["lambda_2"], spectrum[-2], rtol=1e-4)
+    assert run["quality"].keys() == {*watchers, OWN_BATCH}
+    for name, values in run["quality"].items():
+        # What has two samples of the gradient's direction only cannot know it better.
+        assert np.mean(values) > (0.6 if name == "ritz_pairs" else 0.85), name
+        assert np.max(values) < 1 + 1e-4, name
+    assert run["loss"][-1] < 5
+
+
+@pytest.mark.slow
+def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str], fails: Fails) -> None:
+    options: dict[str, Any] = {"steps": 4, "burn_in": 2, "every": 2, "batch_size": 64}
+    options |= {"sample_size": 64, "num_matvecs": 2, "settings": ("mlp",), "out": tmp_path}
+    measure(TrackingConfig(seeds=(1,), **options))
+    assert "seed 1" in capsys.readouterr().out
+    file = tmp_path / "runs" / "mlp-1.json"
+    before = file.read_bytes()
+    # Finished runs are not run again, and what is under other options is refused.
+    measure(TrackingConfig(seeds=(1,), **options))
+    assert "seed 1" not in capsys.readouterr().out
+    assert file.read_bytes() == before
+    assert json.loads(before)["options"]["steps"] == 4
+    rows = (tmp_path / "tracking.csv").read_text().splitlines()
+    assert len(rows) == 1 + len(all_watchers()) + 1
+    assert (tmp_path / "tracking.png").stat().st_size > 10_000
+    message = fails(main, ["--settings", "mlp", "--seeds", "1", "--out", str(tmp_path)])
+    assert "is a run of other options" in message
+
+
+def test_pareto_front() -> None:
+    points = [(2.0, 0.8), (2.0, 0.9), (2.1, 0.85), (3.0, 0.95), (4.0, 0.95)]
+    assert pareto_front(points) == ([2.0, 3.0], [0.9, 0.95])
+
+
+def test_wrong_options(fails: Fails) -> None:
+    assert "--burn-in must be in [0, 400)" in fails(main, ["--burn-in", "400"])
+    assert "--sample-size must be at least 1" in fails(main, ["--sample-size", "0"])
