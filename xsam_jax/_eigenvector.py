@@ -45,6 +45,28 @@ class Tracker(NamedTuple):
     init: Callable[[chex.ArrayTree], Eigenpair] = unknown
 
 
+def free_product(step: Descent) -> tuple[chex.Array, chex.ArrayTree]:
+    """SAM's own Hessian product: ``1 / ||e||`` and ``(g_adv - g) / ||e||``, which is ``Hx``.
+
+    With ``x = e / ||e||`` it is so up to ``O(||e||)``; both are zero where ``e`` is.
+    """
+    inverse = _linalg.reciprocal(_linalg.norm(step.perturbation))
+    return inverse, _linalg.combine((inverse, step.grads_adv), (-inverse, step.grads))
+
+
+def from_gradients(
+    after: Callable[[Descent, Eigenpair], Eigenpair],
+    init: Callable[[chex.ArrayTree], Eigenpair] = unknown,
+) -> Tracker:
+    """A tracker that takes no Hessian-vector product."""
+
+    def before(step: Ascent, pair: Eigenpair, count: chex.Array) -> Eigenpair:
+        del step, count
+        return pair
+
+    return Tracker(before, after, init)
+
+
 def periodic(every: int, refresh: Callable[[Ascent, Eigenpair, chex.Array], Eigenpair]) -> Tracker:
     """A tracker that does something in steps 1, ``every + 1``, ... and nothing in between.
 

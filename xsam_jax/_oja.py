@@ -1,11 +1,10 @@
 """Oja's rule on the two gradients that SAM computes anyway."""
 
-import chex
 import jax.numpy as jnp
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._eigenvector import Eigenpair, Tracker
-from xsam_jax._two_gradients import Ascent, Descent
+from xsam_jax._eigenvector import Eigenpair, Tracker, free_product, from_gradients
+from xsam_jax._two_gradients import Descent
 
 
 def oja(rate: float = 0.3) -> Tracker:
@@ -40,15 +39,10 @@ def oja(rate: float = 0.3) -> Tracker:
     """
     _checks.positive("rate", rate)
 
-    def before(step: Ascent, pair: Eigenpair, count: chex.Array) -> Eigenpair:
-        del step, count
-        return pair
-
     def after(step: Descent, pair: Eigenpair) -> Eigenpair:
-        length = _linalg.reciprocal(_linalg.norm(step.perturbation))
-        product = _linalg.combine((length, step.grads_adv), (-length, step.grads))
+        inverse_length, product = free_product(step)
         size = _linalg.norm(product)
-        along = length * _linalg.vdot(step.perturbation, pair.vector)
+        along = inverse_length * _linalg.vdot(step.perturbation, pair.vector)
         known = _linalg.vdot(pair.vector, pair.vector)
         quotient = _linalg.vdot(pair.vector, product)
 
@@ -64,4 +58,4 @@ def oja(rate: float = 0.3) -> Tracker:
             vector=_linalg.cast_like(vector, pair.vector), value=value.astype(jnp.float32)
         )
 
-    return Tracker(before, after)
+    return from_gradients(after)

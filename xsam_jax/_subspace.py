@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._eigenvector import Eigenpair, Tracker, unknown
-from xsam_jax._two_gradients import Ascent, Descent
+from xsam_jax._eigenvector import Eigenpair, Tracker, free_product, from_gradients, unknown
+from xsam_jax._two_gradients import Descent
 
 
 class SubspaceMemory(NamedTuple):
@@ -83,13 +83,8 @@ def subspace(decay: float = 0.98, ridge: float = 0.3) -> Tracker:
         )
         return unknown(params)._replace(memory=memory)
 
-    def before(step: Ascent, pair: Eigenpair, count: chex.Array) -> Eigenpair:
-        del step, count
-        return pair
-
     def after(step: Descent, pair: Eigenpair) -> Eigenpair:
-        length = _linalg.reciprocal(_linalg.norm(step.perturbation))
-        product = _linalg.combine((length, step.grads_adv), (-length, step.grads))
+        inverse, product = free_product(step)
         size = _linalg.norm(product)
         trees = (pair.vector, pair.memory.second, product)
         scales = jnp.stack([jnp.ones_like(size), jnp.ones_like(size), _linalg.reciprocal(size)])
@@ -98,7 +93,7 @@ def subspace(decay: float = 0.98, ridge: float = 0.3) -> Tracker:
         onto_x = jnp.stack([_linalg.vdot(tree, step.perturbation) for tree in trees])
         seen = _Seen(
             metric=jnp.outer(scales, scales) * gram.reshape(3, 3),
-            x=length * scales * onto_x,
+            x=inverse * scales * onto_x,
             size=size,
         )
         # Small matrices, but exact ones: no TF32 or bfloat16 multiplications.
@@ -117,7 +112,7 @@ def subspace(decay: float = 0.98, ridge: float = 0.3) -> Tracker:
         )
         return new
 
-    return Tracker(before, after, init)
+    return from_gradients(after, init)
 
 
 class _Seen(NamedTuple):

@@ -44,7 +44,7 @@ class Watcher(NamedTuple):
     """A tracker as the measurement runs it.
 
     Attributes:
-        title: How tables call it.
+        title: What it is, in words.
         family: The figure draws families apart.
         cost: Gradients per step, SAM's two included.
         init: Parameters -> state.
