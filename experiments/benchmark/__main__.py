@@ -56,6 +56,8 @@ class BenchmarkConfig:
     """Data sets."""
     seeds: tuple[int, ...] | None = None
     """Seeds of the runs that count."""
+    tuning_seeds: tuple[int, ...] | None = None
+    """Seeds of every trial; the trials are judged by their mean over these."""
     jobs: int | None = None
     """Runs at a time (None: one a core, one on a GPU); fewer where the memory does not allow it."""
     data_dir: Path | None = None
@@ -70,7 +72,7 @@ def protocol_of(config: BenchmarkConfig) -> Protocol:
     """The preset with the options' changes.
 
     Raises:
-        UserError: A list is empty or names something twice.
+        UserError: A list is empty or names something twice, or nothing is tuned.
     """
     protocol = PRESETS[config.preset]
     changes: dict[str, tuple[Any, ...]] = {}
@@ -79,8 +81,14 @@ def protocol_of(config: BenchmarkConfig) -> Protocol:
         if values is not None:
             distinct(name, values)
             changes[name] = values
+    tuning = protocol.tuning
+    if config.tuning_seeds is not None:
+        distinct("tuning-seeds", config.tuning_seeds)
+        if tuning is None:
+            raise UserError(f"--tuning-seeds is not for {config.preset}, which tunes nothing.")
+        tuning = replace(tuning, seeds=config.tuning_seeds)
     settings = {**protocol.settings, "data_dir": config.data_dir}
-    return replace(protocol, settings=settings, **changes)  # type: ignore[arg-type]
+    return replace(protocol, settings=settings, tuning=tuning, **changes)  # type: ignore[arg-type]
 
 
 def run_benchmark(protocol: Protocol, out: Path, jobs: int) -> list[str]:

@@ -216,6 +216,8 @@ def test_dry_run_lists_what_would_run() -> None:
     [
         (["digits", "--jobs", "0"], "--jobs must be at least 1"),
         (["digits", "--seeds", "1", "1"], "--seeds must be one or more different values"),
+        (["digits", "--tuning-seeds", "1", "1"], "--tuning-seeds must be one or more"),
+        (["paper", "--tuning-seeds", "1"], "--tuning-seeds is not for paper"),
     ],
 )
 def test_wrong_options(fails: Fails, arguments: list[str], message: str) -> None:
@@ -226,4 +228,7 @@ def test_options_change_the_preset() -> None:
     protocol = protocol_of(BenchmarkConfig(preset="digits", methods=("sam",), seeds=(5,)))
     assert cells(protocol) == [SAM]
     assert protocol.seeds == (5,)
+    assert protocol.tuning == PRESETS["digits"].tuning
+    more = protocol_of(BenchmarkConfig(preset="digits", tuning_seeds=(1, 2)))
+    assert {run.config.seed for run in tuning_runs(more, SAM)} == {1, 2}
     assert json.loads(encode(tuning_runs(protocol, SAM)[0].config))["epochs"] == 40

@@ -2,8 +2,8 @@
 
     python -m experiments.benchmark paper --data-dir DIRECTORY
 
-DIRECTORY holds the two CIFAR archives, cifar-10-binary.tar.gz and cifar-100-binary.tar.gz, and
-Fashion-MNIST's four idx .gz files.
+DIRECTORY holds the two CIFAR archives, binary or Python version, and Fashion-MNIST's four idx .gz
+files. What is not there tensorflow-datasets downloads into it, where the extra tfds is installed.
 
 Batch size 256, learning rate 0.1 with a cosine schedule, momentum 0.9, weight decay 5e-5; radius
 0.05 for CIFAR-10 and Fashion-MNIST and 0.1 for CIFAR-100, for WSAM 2 and 4; alpha 0.2. As in the
