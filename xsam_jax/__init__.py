@@ -12,6 +12,7 @@ from xsam_jax._masking import masked_grad_fn as masked_grad_fn
 from xsam_jax._oja import oja as oja
 from xsam_jax._power_iteration import power_iteration as power_iteration
 from xsam_jax._sam import sam as sam
+from xsam_jax._subspace import SubspaceMemory as SubspaceMemory
 from xsam_jax._subspace import subspace as subspace
 from xsam_jax._two_gradients import SAMState as SAMState
 from xsam_jax._wsam import WSAMDecoupledState as WSAMDecoupledState

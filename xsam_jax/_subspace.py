@@ -46,8 +46,8 @@ def subspace(decay: float = 0.98, ridge: float = 0.3) -> Tracker:
         U+ = orth(M), rotated to diagonalise the symmetric part of U+'M (U'U+)
         R = U+'N (U'U+)                           C <- (U'U+)'C (U'U+)
 
-    Why not one vector: while the two leading eigenvalues are close or cross, a single vector is a
-    mixture of their eigenvectors that no memory disentangles.
+    Two vectors and not one, because while the two leading eigenvalues are close or cross, one
+    vector comes to lie between their eigenvectors.
 
     Everything but the two new vectors follows from the inner products of ``v``, the second vector,
     ``h`` and ``x``: a step costs nine of them, and the state one more copy of the parameters.
