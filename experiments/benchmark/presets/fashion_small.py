@@ -1,8 +1,18 @@
-"""Nine methods and one control on a part of Fashion-MNIST, a CNN and a small ResNet, three seeds.
+"""Nine methods and one control on 2,000 images of Fashion-MNIST, a small CNN and a small ResNet.
 
     python -m experiments.benchmark fashion-small
 
-Hardware: two CPU cores. It has not been run yet: `--dry-run` tells the time.
+The committed runs (results/fashion_small) are of these two commands, because one seed a trial chose
+learning rates at which the CNN dies for other seeds:
+
+    python -m experiments.benchmark fashion-small --models small_cnn \
+        --tuning-seeds 100 101 102 --seeds 0 1 2 3 4 5 6 7 8 9
+    python -m experiments.benchmark fashion-small --models resnet8
+
+Hardware: two CPU cores. Runtime: 32 and 54 minutes of CPU time, beside other work. Expected:
+nothing is significantly different from SAM. The CNN's accuracy, 65 to 71 % in the mean, has a
+standard deviation of 1 to 20 points; ResNet-8's is 77.0 % for SAM, 78.1 % for X-SAM and 77.6 % for
+SGD.
 """
 
 from experiments.benchmark.protocol import Protocol, Tuning
