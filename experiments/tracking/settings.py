@@ -26,23 +26,26 @@ class Setting(NamedTuple):
         title: How figures and tables call it.
         dataset: Its data.
         build: ``(image shape, random streams) -> network``.
+        learning_rate: Initial learning rate; at 0.1 the CNN without BatchNorm diverges.
     """
 
     title: str
     dataset: DatasetName
     build: Callable[[tuple[int, int, int], nnx.Rngs], nnx.Module]
+    learning_rate: float
 
 
 SETTINGS: dict[SettingName, Setting] = {
     "cnn": Setting(
-        "Fashion-MNIST, CNN", "fashion_mnist", lambda shape, rngs: SmallCNN(shape, 10, rngs)
+        "Fashion-MNIST, CNN", "fashion_mnist", lambda shape, rngs: SmallCNN(shape, 10, rngs), 0.01
     ),
     "cnn_bn": Setting(
         "Fashion-MNIST, CNN with BatchNorm",
         "fashion_mnist",
         lambda shape, rngs: SmallCNN(shape, 10, rngs, norm=True),
+        0.1,
     ),
-    "mlp": Setting("digits, MLP", "digits", lambda shape, rngs: MLP(shape, 10, rngs)),
+    "mlp": Setting("digits, MLP", "digits", lambda shape, rngs: MLP(shape, 10, rngs), 0.1),
 }
 
 # (flat parameters, batch) -> loss
@@ -56,11 +59,13 @@ class Problem(NamedTuple):
         start: seed -> initial parameters, one flat array.
         loss: Of one batch, BatchNorm with the batch's own statistics, as a training step sees it.
         data: All training images.
+        learning_rate: Initial learning rate.
     """
 
     start: Callable[[int], jax.Array]
     loss: Loss
     data: Batch
+    learning_rate: float
 
 
 def make_problem(name: SettingName, data_dir: Path | None = None) -> Problem:
@@ -96,6 +101,5 @@ def make_problem(name: SettingName, data_dir: Path | None = None) -> Problem:
     def loss(flat: jax.Array, batch: Batch) -> jax.Array:
         return loss_and_outcome(network.train, unravel(flat), network.batch_stats, batch)[0]
 
-    return Problem(
-        start, loss, Batch(jnp.asarray(data.train_images), jnp.asarray(data.train_labels))
-    )
+    batch = Batch(jnp.asarray(data.train_images), jnp.asarray(data.train_labels))
+    return Problem(start, loss, batch, setting.learning_rate)

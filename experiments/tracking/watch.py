@@ -1,5 +1,6 @@
 """One SAM training that all trackers watch, and what they are measured against."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.batches import epoch_order, steps_per_epoch
+from experiments.errors import UserError
 from experiments.network import Batch
 from experiments.sharpness import fixed_subset
 from experiments.tracking.settings import Problem
@@ -16,7 +18,7 @@ from experiments.tracking.watchers import Sight, Watcher
 from xsam_jax import curvature, mean_grad_fn
 
 # The training of the paper's section 6.1: SGD with momentum and a cosine schedule.
-RHO, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.05, 0.1, 0.9, 5e-5
+RHO, MOMENTUM, WEIGHT_DECAY = 0.05, 0.9, 5e-5
 
 
 class Measurement(NamedTuple):
@@ -74,7 +76,7 @@ def compile_programs(problem: Problem, watchers: Mapping[str, Watcher], sizes: S
 
         sight = Sight(count, w, grads, grads_adv, perturbation, product)
         states = {name: watchers[name].update(sight, state) for name, state in states.items()}
-        rate: jax.Array = LEARNING_RATE * 0.5 * (1 + jnp.cos(jnp.pi * count / sizes.steps))
+        rate: jax.Array = problem.learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * count / sizes.steps))
         momentum = MOMENTUM * momentum + grads_adv + WEIGHT_DECAY * w
         return w - rate * momentum, momentum, states, value
 
@@ -120,6 +122,9 @@ def watch(
 
     Returns:
         Lists over the measurements, as JSON values.
+
+    Raises:
+        UserError: The training diverged.
     """
     data, w = problem.data, problem.start(seed)
     sample = fixed_subset(data, sizes.sample_size)
@@ -146,6 +151,8 @@ def watch(
             found.append(programs.measure(before, jnp.stack(vectors), sample))
             taken.append(count)
             losses.append(float(loss))
+            if not math.isfinite(losses[-1]):
+                raise UserError(f"the training diverged before step {count}: nothing is measured.")
     table = jax.tree.map(lambda *values: np.stack(values).astype(float), *found)
     return {
         "parameters": w.size,

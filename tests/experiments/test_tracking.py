@@ -29,7 +29,7 @@ def least_squares() -> Problem:
         return jnp.mean((batch.images @ w - batch.labels) ** 2) / 2
 
     data = Batch(jnp.asarray(features, jnp.float32), jnp.asarray(rng.normal(size=512), jnp.float32))
-    return Problem(lambda seed: jnp.ones(6) * seed, loss, data)
+    return Problem(lambda seed: jnp.ones(6) * seed, loss, data, 0.1)
 
 
 @pytest.mark.slow
