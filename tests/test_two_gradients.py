@@ -136,12 +136,12 @@ def test_arguments_of_update(method: str) -> None:
         (
             lambda: xsam_jax.xsam(eigenvector=jnp.ones(3)),
             TypeError,
-            r"eigenvector must be power_iteration\(\) or oja\(\)",
+            r"eigenvector must be power_iteration\(\), oja\(\) or subspace\(\)",
         ),
         (
             lambda: xsam_jax.eigen_sam(eigenvector=xsam_jax.oja),
             TypeError,
-            r"eigenvector must be power_iteration\(\) or oja\(\)",
+            r"eigenvector must be power_iteration\(\), oja\(\) or subspace\(\)",
         ),
         (lambda: xsam_jax.power_iteration(every=0), ValueError, "every must be an integer >= 1"),
         (lambda: xsam_jax.power_iteration(iters=2.0), TypeError, "iters must be an integer >= 1"),

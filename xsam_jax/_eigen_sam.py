@@ -68,7 +68,7 @@ def eigen_sam(
     """
     radius = _checks.schedule("rho", rho)
     weight = _checks.schedule("alpha", alpha)
-    _checks.instance("eigenvector", eigenvector, Tracker, "a tracker such as oja()")
+    _checks.instance("eigenvector", eigenvector, Tracker, "power_iteration(), oja() or subspace()")
 
     def init(params: chex.ArrayTree) -> EigenSAMState:
         return EigenSAMState(jnp.zeros([], jnp.int32), *eigenvector.init(params))

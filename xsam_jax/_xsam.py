@@ -92,7 +92,7 @@ def xsam(
     """
     radius = _checks.schedule("rho", rho)
     strength = _checks.schedule("alpha", alpha, high=2.0)
-    _checks.instance("eigenvector", eigenvector, Tracker, "a tracker such as oja()")
+    _checks.instance("eigenvector", eigenvector, Tracker, "power_iteration(), oja() or subspace()")
     _checks.choice("correction", correction, ("signed", "projector"))
     _checks.boolean("normalize", normalize)
 
