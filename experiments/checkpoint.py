@@ -71,11 +71,12 @@ def save(out: Path, snapshot: Snapshot) -> None:
         }
         (temporary / "run.json").write_text(json.dumps(about))
         (temporary / _SUMS).write_text(json.dumps(_checksums(temporary)))
-        _sync(temporary)
+        for path in (temporary, *temporary.rglob("*")):
+            _sync(path)
         if place.exists():
             shutil.rmtree(place)
         temporary.rename(place)
-        os.sync()
+        _sync(folder)
     except Exception as error:  # Orbax's come from several packages and have no common base.
         shutil.rmtree(temporary, ignore_errors=True)
         reason = error.strerror if isinstance(error, OSError) else None
@@ -136,13 +137,10 @@ def _read(place: Path, start: Snapshot) -> Snapshot:
 
 
 def _arrays(snapshot: Snapshot) -> dict[str, Any]:
-    steps = len(snapshot.metrics.loss)
-    past = [np.zeros((0, steps), np.float32)] * 2
-    if snapshot.step_metrics:
-        past = [np.stack(field) for field in zip(*snapshot.step_metrics, strict=True)]
-    # An array of no elements is none that can be stored.
-    past = [np.concatenate([field, np.zeros((1, steps), np.float32)]) for field in past]
-    return {"state": snapshot.state, "metrics": snapshot.metrics, "past": tuple(past)}
+    # One more than there are: an array of no elements is none that can be stored.
+    nothing = jax.tree.map(np.zeros_like, snapshot.metrics)
+    past = tuple(np.stack(field) for field in zip(*snapshot.step_metrics, nothing, strict=True))
+    return {"state": snapshot.state, "metrics": snapshot.metrics, "past": past}
 
 
 def _abstract(leaf: Any) -> Any:
@@ -188,10 +186,9 @@ def _damage(place: Path) -> str | None:
     return f"{name} is not what was written"
 
 
-def _sync(place: Path) -> None:
-    for path in (place, *place.rglob("*")):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

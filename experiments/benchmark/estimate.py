@@ -36,6 +36,7 @@ class Cost(NamedTuple):
         start: To build and compile, once for all runs of a worker.
         step: Of a step, refreshes included.
         steps: Number of steps of a run.
+        images: Number of test images.
         image: Of the evaluation, per image.
         curvature: Of one measurement of the largest eigenvalue, and of the trace.
     """
@@ -43,12 +44,13 @@ class Cost(NamedTuple):
     start: float
     step: float
     steps: int
+    images: int
     image: float
     curvature: tuple[float, float]
 
-    def of_run(self, config: ResolvedConfig, test_images: int) -> float:
+    def of_run(self, config: ResolvedConfig) -> float:
         """A run without its start."""
-        evaluated = config.epochs * (config.validation_images or test_images) * self.image
+        evaluated = config.epochs * (config.validation_images or self.images) * self.image
         every = config.curvature_every
         measured = -(-config.epochs // every) if every else 0
         eigenvalue, trace = self.curvature
@@ -83,10 +85,9 @@ def estimate(protocol: Protocol, lines: list[Line], jobs: int) -> str:
         if left:
             # The last is a final one, which has all that is measured.
             cost = measure(left[-1])
-            test_images = len(program_of(resolve(left[-1].config)).data.test_labels)
             starts = len({run.stage for run in left})
             seconds = starts * (worker + cost.start) + sum(
-                cost.of_run(resolve(run.config), test_images) for run in left
+                cost.of_run(resolve(run.config)) for run in left
             )
             total += seconds
             rows.append(_row(cell, left, cost, seconds))
@@ -136,11 +137,13 @@ def measure(run: Planned) -> Cost:
             0.0 if function is None else _timed(lambda: jax.block_until_ready(function(*arguments)))
         )
 
+    images = len(program.data.test_labels)
     return Cost(
         start=compiled,
         step=usual + refresh,
         steps=config.epochs * program.steps,
-        image=timed(evaluate, program.test_data) / len(program.data.test_labels),
+        images=images,
+        image=timed(evaluate, program.test_data) / images,
         curvature=(timed(top, program.subset), timed(trace, program.subset)),
     )
 

@@ -246,7 +246,3 @@ def all_watchers() -> dict[str, Watcher]:
         "subspace_0.95": from_library("subspace 0.95", "free", 2.0, subspace(0.95)),
         "subspace_0.99": from_library("subspace 0.99", "free", 2.0, subspace(0.99)),
     }
-
-
-DEFAULT = "subspace"
-PAPER = "paper"
