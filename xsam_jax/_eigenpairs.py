@@ -1,5 +1,6 @@
 """Leading eigenvalues and eigenvectors of the Hessian."""
 
+from functools import partial
 from typing import NamedTuple
 
 import chex
@@ -10,7 +11,7 @@ from jax import lax
 from xsam_jax import _checks
 from xsam_jax._hessian import flat_hessian
 from xsam_jax._hvp import GradFn
-from xsam_jax._lanczos import tridiagonalize
+from xsam_jax._lanczos import inner_products, tridiagonalize
 
 
 class Eigenpairs(NamedTuple):
@@ -97,11 +98,11 @@ def top_eigenpairs(
             hessian, depth, key, None if start is None else hessian.flatten(start)
         )
         ritz_values, coefficients = jnp.linalg.eigh(tridiagonal)
-        vectors = (basis @ coefficients[:, leading(ritz_values)]).T
-        # Rayleigh-Ritz with the products themselves: values and residuals no longer trust the
-        # tridiagonal matrix, and the perturbation of a repeated factorisation cancels.
+        vectors = coefficients[:, leading(ritz_values)].T @ basis
+        # Rayleigh-Ritz with the products themselves: values and residuals do not trust the
+        # tridiagonal matrix.
         products = lax.map(hessian.matvec, vectors)
-        projected = vectors @ products.T
+        projected = lax.map(partial(inner_products, products), vectors)
         values, rotation = jnp.linalg.eigh((projected + projected.T) / 2)
         order = leading(values)
         values, rotation = values[order], rotation[:, order].T

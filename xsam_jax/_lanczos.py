@@ -1,34 +1,25 @@
-"""Lanczos' tridiagonalisation that survives a Krylov space smaller than asked."""
+"""Lanczos' tridiagonalisation that survives float32 and a Krylov space smaller than asked."""
 
 from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
-from matfree import decomp
 
 from xsam_jax._hessian import FlatHessian
 
 
 class Tridiagonalization(NamedTuple):
-    """``basis.T @ H @ basis = tridiagonal`` with an orthonormal ``basis``.
+    """``basis @ H @ basis.T = tridiagonal`` with orthonormal rows of ``basis``.
 
     Attributes:
-      basis: [size, num_matvecs]; the first column is the start vector, normalised.
+      basis: [num_matvecs, size]; the first row is the start vector, normalised.
       tridiagonal: [num_matvecs, num_matvecs], dense and symmetric.
     """
 
     basis: chex.Array
     tridiagonal: chex.Array
-
-
-class _Attempt(NamedTuple):
-    number: chex.Array
-    scale: chex.Array  # ||H||, or an underestimate of it; 1 before the first attempt
-    orthonormal: chex.Array
-    result: Tridiagonalization
 
 
 def tridiagonalize(
@@ -37,52 +28,75 @@ def tridiagonalize(
     """Lanczos from one start vector, with full reorthogonalisation.
 
     The Krylov space of one vector has at most as many dimensions as the Hessian has distinct
-    eigenvalues: one for the identity, two for a rank-one Hessian. Beyond it the next basis vector
-    is a normalised rounding error, or 0 / 0, and not orthogonal to the others. The basis is
-    therefore checked, and where it is not orthonormal the factorisation is repeated for
-    ``H / ||H|| + D`` with a random diagonal ``D`` of size eps**(3/4). Its eigenvalues are distinct,
-    hence its Krylov space complete, and to within ``||D||`` they are those of ``H / ||H||`` (Weyl).
+    eigenvalues: one for the identity, two for a rank-one Hessian. Beyond it the residual that
+    should become the next basis vector is a rounding error. It is orthogonalised again once it has
+    norm one, and replaced by a random vector where little of it is left. The factorisation goes on
+    from there, the two parts of the tridiagonal matrix being coupled by that residual's own norm,
+    zero or all but zero.
+
+    matfree's factorisation is not used, because it loses its orthogonality in float32: it
+    multiplies the basis with a vector, and XLA:CPU adds such a product up in one float32 number. At
+    11 million parameters the product of two unit vectors was 0.003 too small.
 
     Args:
       hessian: The matrix.
       num_matvecs: Number of basis vectors, at most ``hessian.size``.
-      key: Random key of the start vector and of ``D``.
+      key: Random key of the start vector and of those that replace a residual.
       start: [size], the start vector, random where this is zero or not finite.
     """
     size, dtype = hessian.size, hessian.dtype
-    start_key, diagonal_key = jax.random.split(key)
+    key, start_key = jax.random.split(key)
     random = jax.random.normal(start_key, (size,), dtype)
     if start is None:
         start = random
     else:
         norm = jnp.linalg.norm(start)
         start = jnp.where((norm > 0) & jnp.isfinite(norm), start.astype(dtype), random)
-    diagonal = jax.random.uniform(diagonal_key, (size,), dtype, -1, 1)
-    eps = float(np.finfo(dtype).eps)
-    factorize = decomp.tridiag_sym(num_matvecs, reortho="full", custom_vjp=False)
 
-    def attempt(last: _Attempt) -> _Attempt:
-        shift = jnp.where(last.number == 0, 0, eps**0.75).astype(dtype) * diagonal
-        factors = factorize(lambda v: hessian.matvec(v) / last.scale + shift * v, start)
-        basis, tridiagonal = factors.Q_tall.T, last.scale * factors.J_small
-        defect = jnp.max(jnp.abs(basis.T @ basis - jnp.eye(num_matvecs, dtype=dtype)))
-        # Unit vectors make no entry larger than ||H||, also where they are not orthogonal.
-        scale = jnp.max(jnp.where(jnp.isfinite(tridiagonal), jnp.abs(tridiagonal), 0))
-        return _Attempt(
-            number=last.number + 1,
-            scale=jnp.where(scale > 0, scale, 1),
-            orthonormal=defect < eps**0.5,  # and not NaN
-            result=Tridiagonalization(basis, tridiagonal),
+    def step(
+        i: chex.Array, carry: tuple[chex.Array, chex.Array, chex.Array, chex.Array]
+    ) -> tuple[chex.Array, chex.Array, chex.Array, chex.Array]:
+        basis, diagonal, off_diagonal, vector = carry
+        basis = basis.at[i].set(vector)
+        product = hessian.matvec(vector)
+        # The first pass takes away ||H||, the second its rounding errors.
+        residual = _orthogonal(_orthogonal(product, basis), basis)
+        length = jnp.linalg.norm(residual)
+        candidate = _orthogonal(residual / jnp.where(length > 0, length, 1), basis)
+
+        def replaced() -> chex.Array:
+            random = jax.random.normal(jax.random.fold_in(key, i), (size,), dtype)
+            return _orthogonal(_unit(_orthogonal(random, basis)), basis)
+
+        vector = lax.cond(jnp.linalg.norm(candidate) < 0.7, replaced, lambda: candidate)
+        return (
+            basis,
+            diagonal.at[i].set(jnp.sum(basis[i] * product)),
+            off_diagonal.at[i].set(length),
+            _unit(vector),
         )
 
-    before = _Attempt(
-        number=jnp.int32(0),
-        scale=jnp.ones((), dtype),
-        orthonormal=jnp.bool_(False),
-        result=Tridiagonalization(
-            basis=jnp.zeros((size, num_matvecs), dtype),
-            tridiagonal=jnp.zeros((num_matvecs, num_matvecs), dtype),
-        ),
+    zeros = jnp.zeros((num_matvecs,), dtype)
+    basis, diagonal, off_diagonal, _ = lax.fori_loop(
+        0,
+        num_matvecs,
+        step,
+        (jnp.zeros((num_matvecs, size), dtype), zeros, zeros, _unit(start)),
     )
-    # A loop and not a second call behind a condition: the Hessian is compiled once.
-    return lax.while_loop(lambda a: (a.number < 2) & ~a.orthonormal, attempt, before).result
+    beside = jnp.diag(off_diagonal[:-1], 1)
+    return Tridiagonalization(basis, jnp.diag(diagonal) + beside + beside.T)
+
+
+def inner_products(vectors: chex.Array, vector: chex.Array) -> chex.Array:
+    """``vectors @ vector`` of [number, size] and [size], as sums that do not lose digits."""
+    return jnp.sum(vectors * vector[None], axis=1)
+
+
+def _orthogonal(vector: chex.Array, basis: chex.Array) -> chex.Array:
+    """``vector`` without its components along the rows of ``basis``; zero rows take nothing."""
+    return vector - inner_products(basis, vector) @ basis
+
+
+def _unit(vector: chex.Array) -> chex.Array:
+    norm = jnp.linalg.norm(vector)
+    return vector / jnp.where(norm > 0, norm, 1)
