@@ -9,7 +9,7 @@ import optax
 from xsam_jax import _checks, _linalg
 from xsam_jax._eigenvector import Eigenpair, Tracker
 from xsam_jax._power_iteration import power_iteration
-from xsam_jax._two_gradients import Ascent, AxisName, Descent, two_gradients
+from xsam_jax._two_gradients import Ascent, AxisName, Descent, kept, two_gradients
 
 
 class EigenSAMState(NamedTuple):
@@ -73,16 +73,17 @@ def eigen_sam(
     def init(params: chex.ArrayTree) -> EigenSAMState:
         return EigenSAMState(jnp.zeros([], jnp.int32), *eigenvector.init(params))
 
-    def ascent(step: Ascent, state: EigenSAMState) -> tuple[chex.ArrayTree, EigenSAMState]:
+    def ascent(step: Ascent, state: EigenSAMState) -> tuple[_linalg.Scaled, EigenSAMState]:
         pair = eigenvector.before(step, Eigenpair(*state[1:]), state.count)
         u = _linalg.scale_to(1, step.grads)
         along = _linalg.vdot(u, pair.vector)
         lean = jnp.asarray(weight(state.count), along.dtype) * jnp.sign(along)
         direction = _linalg.combine((1 - lean * along, u), (lean, pair.vector))
-        return _linalg.scale(radius(state.count), direction), EigenSAMState(state.count, *pair)
+        length = jnp.asarray(radius(state.count), along.dtype)
+        return _linalg.Scaled(length, direction), EigenSAMState(state.count, *pair)
 
     def descent(step: Descent, state: EigenSAMState) -> tuple[chex.ArrayTree, EigenSAMState]:
         pair = eigenvector.after(step, Eigenpair(*state[1:]))
-        return step.grads_adv, EigenSAMState(state.count, *pair)
+        return step.grads_adv, kept(step, EigenSAMState(state.count, *pair))
 
     return two_gradients(init=init, ascent=ascent, descent=descent, axis_name=axis_name)

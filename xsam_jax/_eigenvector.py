@@ -45,13 +45,15 @@ class Tracker(NamedTuple):
     init: Callable[[chex.ArrayTree], Eigenpair] = unknown
 
 
-def free_product(step: Descent) -> tuple[chex.Array, chex.ArrayTree]:
-    """SAM's own Hessian product: ``1 / ||e||`` and ``(g_adv - g) / ||e||``, which is ``Hx``.
+def free_product(step: Descent) -> tuple[_linalg.Scaled, chex.ArrayTree]:
+    """SAM's own Hessian product: ``x = e / ||e||`` and ``(g_adv - g) / ||e||``, which is ``Hx``.
 
-    With ``x = e / ||e||`` it is so up to ``O(||e||)``; both are zero where ``e`` is.
+    It is so up to ``O(||e||)``; both are zero where ``e`` is.
     """
-    inverse = _linalg.reciprocal(_linalg.norm(step.perturbation))
-    return inverse, _linalg.combine((inverse, step.grads_adv), (-inverse, step.grads))
+    scale, tree = step.perturbation
+    inverse = _linalg.reciprocal(scale * _linalg.norm(tree))
+    product = _linalg.combine((inverse, step.grads_adv), (-inverse, step.grads))
+    return _linalg.Scaled(inverse * scale, tree), product
 
 
 def from_gradients(

@@ -64,11 +64,11 @@ def friendly_sam(
     def init(params: chex.ArrayTree) -> FriendlySAMState:
         return FriendlySAMState(jnp.zeros([], jnp.int32), _linalg.zeros_like(params))
 
-    def ascent(step: Ascent, state: FriendlySAMState) -> tuple[chex.ArrayTree, FriendlySAMState]:
+    def ascent(step: Ascent, state: FriendlySAMState) -> tuple[_linalg.Scaled, FriendlySAMState]:
         noise = _linalg.combine((1, step.grads), (-share(state.count), state.mean))
         kept = jnp.where(state.count == 0, 0, decay)
         mean = _linalg.combine((kept, state.mean), (1 - kept, step.grads))
         mean = _linalg.cast_like(mean, state.mean)
-        return _linalg.scale_to(radius(state.count), noise), state._replace(mean=mean)
+        return _linalg.scaled_to(radius(state.count), noise), state._replace(mean=mean)
 
     return two_gradients(init=init, ascent=ascent, axis_name=axis_name)

@@ -4,7 +4,7 @@ import chex
 import optax
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._two_gradients import AxisName, Descent, SAMState, sam_ascent, two_gradients
+from xsam_jax._two_gradients import AxisName, Descent, SAMState, kept, sam_ascent, two_gradients
 
 
 def gsam(
@@ -49,6 +49,6 @@ def gsam(
         g, g_adv = step.grads, step.grads_adv
         parallel = _linalg.vdot(g, g_adv) * _linalg.reciprocal(_linalg.vdot(g_adv, g_adv))
         orthogonal = _linalg.combine((1, g), (-parallel, g_adv))
-        return _linalg.combine((1, g_adv), (-weight(state.count), orthogonal)), state
+        return _linalg.combine((1, g_adv), (-weight(state.count), orthogonal)), kept(step, state)
 
     return two_gradients(ascent=sam_ascent(radius), descent=descent, axis_name=axis_name)

@@ -4,12 +4,24 @@ Statistics accumulate in float32, or in float64 where a leaf is float64, whateve
 parameters: bfloat16 keeps eight bits, so the norm of a million of its numbers has none left.
 """
 
+import functools
+import operator
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
+from jax import lax
+
+_SMALL = 2**14  # elements of a leaf
+
+
+class Scaled(NamedTuple):
+    """``scale * tree``, not multiplied out: inner products with it need no copy of the tree."""
+
+    scale: chex.Array
+    tree: chex.ArrayTree
 
 
 def statistics_dtype(*trees: chex.ArrayTree) -> Any:
@@ -36,12 +48,17 @@ def zeros_like(params: chex.ArrayTree) -> chex.ArrayTree:
 def vdot(a: chex.ArrayTree, b: chex.ArrayTree) -> chex.Array:
     """Inner product over all leaves, a scalar of the statistics' dtype."""
     dtype = statistics_dtype(a, b)
-
-    def leaf_dot(x: chex.Array, y: chex.Array) -> chex.Array:
-        # A sum of products and not a dot: on TPUs a float32 dot multiplies in bfloat16.
-        return jnp.sum(x.astype(dtype) * y.astype(dtype))
-
-    return _total(jax.tree.leaves(jax.tree.map(leaf_dot, a, b)), dtype)
+    pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    small = [pair for pair in pairs if pair[0].size <= _SMALL]
+    # Every sum is compiled to kernels of its own, and most leaves of a network are biases and
+    # scales: together they are one.
+    if len(small) > 1:
+        joined = tuple(_join(leaves, dtype) for leaves in zip(*small, strict=True))
+        pairs = [pair for pair in pairs if pair[0].size > _SMALL] + [joined]
+    # Sums of products and not dots: on TPUs a float32 dot multiplies in bfloat16.
+    sums = [jnp.sum(x.astype(dtype) * y.astype(dtype)) for x, y in pairs]
+    # Without the barrier XLA repeats the additions in every kernel that needs their result.
+    return jnp.sum(lax.optimization_barrier(jnp.stack(sums))) if sums else jnp.zeros((), dtype)
 
 
 def norm(tree: chex.ArrayTree) -> chex.Array:
@@ -57,7 +74,7 @@ def combine(*terms: tuple[chex.Numeric, chex.ArrayTree]) -> chex.ArrayTree:
 
     def leaf_sum(*leaves: chex.Array) -> chex.Array:
         products = [c * leaf.astype(dtype) for c, leaf in zip(scalars, leaves, strict=True)]
-        return _total(products, dtype)
+        return functools.reduce(operator.add, products)
 
     return jax.tree.map(leaf_sum, *trees)
 
@@ -78,10 +95,15 @@ def reciprocal(x: chex.Array) -> chex.Array:
     return jnp.where(x == 0, 0, 1 / jnp.where(x == 0, 1, x))
 
 
-def scale_to(length: chex.Numeric, tree: chex.ArrayTree) -> chex.ArrayTree:
+def scaled_to(length: chex.Numeric, tree: chex.ArrayTree) -> Scaled:
     """``length * tree / ||tree||``, and zero where the tree is zero."""
     factor = reciprocal(norm(tree))
-    return scale(jnp.asarray(length, factor.dtype) * factor, tree)
+    return Scaled(jnp.asarray(length, factor.dtype) * factor, tree)
+
+
+def scale_to(length: chex.Numeric, tree: chex.ArrayTree) -> chex.ArrayTree:
+    """`scaled_to`, multiplied out."""
+    return scale(*scaled_to(length, tree))
 
 
 def select(
@@ -91,5 +113,5 @@ def select(
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), if_true, if_false)
 
 
-def _total(terms: Iterable[chex.Array], dtype: Any) -> chex.Array:
-    return sum(terms, start=jnp.zeros((), dtype))
+def _join(leaves: Iterable[chex.Array], dtype: Any) -> chex.Array:
+    return jnp.concatenate([leaf.astype(dtype).reshape(-1) for leaf in leaves])

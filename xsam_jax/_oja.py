@@ -40,9 +40,9 @@ def oja(rate: float = 0.3) -> Tracker:
     _checks.positive("rate", rate)
 
     def after(step: Descent, pair: Eigenpair) -> Eigenpair:
-        inverse_length, product = free_product(step)
+        x, product = free_product(step)
         size = _linalg.norm(product)
-        along = inverse_length * _linalg.vdot(step.perturbation, pair.vector)
+        along = x.scale * _linalg.vdot(x.tree, pair.vector)
         known = _linalg.vdot(pair.vector, pair.vector)
         quotient = _linalg.vdot(pair.vector, product)
 

@@ -55,15 +55,17 @@ def power_iteration(
         _checks.integer("seed", seed, low=0)
 
     def cold(pair: Eigenpair, count: chex.Array) -> chex.ArrayTree:
+        """The vector, of norm one, that a refresh starts from anew."""
         if start is not None:
-            return start
+            return _linalg.cast_like(_linalg.scale_to(1, start), pair.vector)
         key = jax.random.fold_in(jax.random.key(seed), count)
         leaves, treedef = jax.tree.flatten(pair.vector)
         ends = np.cumsum([0, *(leaf.size for leaf in leaves)])
         # One draw for all leaves: XLA:CPU takes up to a second to compile each.
         normals = jax.random.normal(key, (ends[-1],), _linalg.statistics_dtype(pair.vector))
+        normals = _linalg.scale_to(1, normals)
         pieces = [
-            normals[begin:end].reshape(leaf.shape)
+            normals[begin:end].reshape(leaf.shape).astype(leaf.dtype)
             for begin, end, leaf in zip(ends[:-1], ends[1:], leaves, strict=True)
         ]
         return jax.tree.unflatten(treedef, pieces)
@@ -71,7 +73,7 @@ def power_iteration(
     def refresh(step: Ascent, pair: Eigenpair, count: chex.Array) -> Eigenpair:
         if start is not None:
             _checks.same_tree("start", start, step.params)
-        vector = _linalg.cast_like(_linalg.scale_to(1, cold(pair, count)), pair.vector)
+        vector = cold(pair, count)
         if warm_start:
             known = _linalg.norm(pair.vector) > 0
             vector = _linalg.select(known, pair.vector, vector)

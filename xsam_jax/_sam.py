@@ -1,6 +1,5 @@
 """SAM and ASAM."""
 
-import chex
 import optax
 
 from xsam_jax import _checks, _linalg
@@ -46,9 +45,11 @@ def sam(
     radius = _checks.schedule("rho", rho)
     _checks.boolean("adaptive", adaptive)
 
-    def adaptive_ascent(step: Ascent, state: SAMState) -> tuple[chex.ArrayTree, SAMState]:
-        stretched = _linalg.scale_to(radius(state.count), _linalg.multiply(step.params, step.grads))
-        return _linalg.multiply(step.params, stretched), state
+    def adaptive_ascent(step: Ascent, state: SAMState) -> tuple[_linalg.Scaled, SAMState]:
+        stretched = _linalg.scaled_to(
+            radius(state.count), _linalg.multiply(step.params, step.grads)
+        )
+        return _linalg.Scaled(stretched.scale, _linalg.multiply(step.params, stretched.tree)), state
 
     ascent = adaptive_ascent if adaptive else sam_ascent(radius)
     return two_gradients(ascent=ascent, axis_name=axis_name)

@@ -84,16 +84,16 @@ def subspace(decay: float = 0.98, ridge: float = 0.3) -> Tracker:
         return unknown(params)._replace(memory=memory)
 
     def after(step: Descent, pair: Eigenpair) -> Eigenpair:
-        inverse, product = free_product(step)
+        x, product = free_product(step)
         size = _linalg.norm(product)
         trees = (pair.vector, pair.memory.second, product)
         scales = jnp.stack([jnp.ones_like(size), jnp.ones_like(size), _linalg.reciprocal(size)])
         inner = {(i, j): _linalg.vdot(trees[i], trees[j]) for i in range(3) for j in range(i, 3)}
         gram = jnp.stack([inner[min(i, j), max(i, j)] for i in range(3) for j in range(3)])
-        onto_x = jnp.stack([_linalg.vdot(tree, step.perturbation) for tree in trees])
+        onto_x = jnp.stack([_linalg.vdot(tree, x.tree) for tree in trees])
         seen = _Seen(
             metric=jnp.outer(scales, scales) * gram.reshape(3, 3),
-            x=inverse * scales * onto_x,
+            x=x.scale * scales * onto_x,
             size=size,
         )
         # Small matrices, but exact ones: no TF32 or bfloat16 multiplications.

@@ -35,9 +35,11 @@ class Descent(NamedTuple):
 
     grads: chex.ArrayTree
     grads_adv: chex.ArrayTree  # gradient at params + perturbation
-    perturbation: chex.ArrayTree
+    perturbation: _linalg.Scaled
     params: chex.ArrayTree
     extra_args: dict[str, Any]
+    finite: chex.Array  # whether both gradients are, bool[]
+    before: Any  # state before the step
 
 
 class SAMState(NamedTuple):
@@ -56,20 +58,26 @@ def sam_init(params: chex.ArrayTree) -> SAMState:
     return SAMState(count=jnp.zeros([], jnp.int32))
 
 
-def sam_ascent(radius: _checks.Schedule) -> Callable[[Ascent, State], tuple[Any, State]]:
+def sam_ascent(radius: _checks.Schedule) -> Callable[[Ascent, State], tuple[_linalg.Scaled, State]]:
     """The perturbation ``rho * g / ||g||`` (Eq. 3)."""
-    return lambda step, state: (_linalg.scale_to(radius(state.count), step.grads), state)
+    return lambda step, state: (_linalg.scaled_to(radius(state.count), step.grads), state)
 
 
 def sam_descent(step: Descent, state: State) -> tuple[chex.ArrayTree, State]:
     """The gradient at the perturbed parameters (Eq. 4)."""
-    return step.grads_adv, state
+    return step.grads_adv, kept(step, state)
+
+
+def kept(step: Descent, state: State) -> State:
+    """``state``, or the one before the step where a gradient is not finite."""
+    chosen: State = _linalg.select(step.finite, state, step.before)
+    return chosen
 
 
 def two_gradients(
     *,
     init: Callable[[chex.ArrayTree], Any] = sam_init,
-    ascent: Callable[[Ascent, State], tuple[chex.ArrayTree, State]],
+    ascent: Callable[[Ascent, State], tuple[_linalg.Scaled, State]],
     descent: Callable[[Descent, State], tuple[chex.ArrayTree, State]] = sam_descent,
     axis_name: AxisName,
 ) -> optax.GradientTransformationExtraArgs:
@@ -78,7 +86,7 @@ def two_gradients(
     Args:
       init: parameters -> state, a NamedTuple with a field ``count``, which is kept here.
       ascent: ``(Ascent, state) -> (perturbation, state)``.
-      descent: ``(Descent, state) -> (direction, state)``.
+      descent: ``(Descent, state) -> (direction, state)``; the state is `kept` where it is due.
       axis_name: gradients and Hessian products are averaged over this axis of `jax.shard_map`.
 
     Returns:
@@ -106,16 +114,15 @@ def two_gradients(
         product = functools.partial(hvp, curvature, params)
 
         grads = _mean(updates, axis_name)
+        new_state: Any
         perturbation, new_state = ascent(Ascent(grads, params, product), state)
-        perturbed = _linalg.cast_like(_linalg.combine((1, params), (1, perturbation)), params)
+        perturbed = _linalg.cast_like(_linalg.combine((1, params), perturbation), params)
         grads_adv = channels_last(gradient)(perturbed)
-        direction, new_state = descent(
-            Descent(grads, grads_adv, perturbation, params, extra_args), new_state
-        )
-
         finite = jnp.isfinite(_linalg.vdot(grads, grads) + _linalg.vdot(grads_adv, grads_adv))
+        direction, new_state = descent(
+            Descent(grads, grads_adv, perturbation, params, extra_args, finite, state), new_state
+        )
         direction = _linalg.scale(jnp.where(finite, 1, jnp.nan), direction)
-        new_state = _linalg.select(finite, new_state, state)
         return (
             _linalg.cast_like(direction, updates),
             new_state._replace(count=optax.safe_increment(state.count)),

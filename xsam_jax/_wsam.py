@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._two_gradients import AxisName, Descent, SAMState, sam_ascent, two_gradients
+from xsam_jax._two_gradients import AxisName, Descent, SAMState, kept, sam_ascent, two_gradients
 
 
 class WSAMDecoupledState(NamedTuple):
@@ -110,7 +110,7 @@ def wsam_decoupled(
         updates, base_state = base.update(step.grads, state.base, step.params, **step.extra_args)
         size = sharpness * rate(state.count)
         update = _linalg.combine((1, updates), (-size, step.grads_adv), (size, step.grads))
-        return update, state._replace(base=base_state)
+        return update, kept(step, state._replace(base=base_state))
 
     return two_gradients(init=init, ascent=sam_ascent(radius), descent=descent, axis_name=axis_name)
 

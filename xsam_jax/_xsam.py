@@ -9,7 +9,7 @@ import optax
 from xsam_jax import _checks, _linalg
 from xsam_jax._eigenvector import Eigenpair, Tracker
 from xsam_jax._power_iteration import power_iteration
-from xsam_jax._two_gradients import Ascent, AxisName, Descent, two_gradients
+from xsam_jax._two_gradients import Ascent, AxisName, Descent, kept, two_gradients
 
 
 class XSAMState(NamedTuple):
@@ -102,15 +102,17 @@ def xsam(
             jnp.zeros([], jnp.int32), vector, value, jnp.zeros([], jnp.float32), memory
         )
 
-    def ascent(step: Ascent, state: XSAMState) -> tuple[chex.ArrayTree, XSAMState]:
+    def ascent(step: Ascent, state: XSAMState) -> tuple[_linalg.Scaled, XSAMState]:
         pair = Eigenpair(state.eigenvector, state.eigenvalue, state.memory)
         v, value, memory = eigenvector.before(step, pair, state.count)
         state = state._replace(eigenvector=v, eigenvalue=value, memory=memory)
-        return _linalg.scale_to(radius(state.count), step.grads), state
+        return _linalg.scaled_to(radius(state.count), step.grads), state
 
     def descent(step: Descent, state: XSAMState) -> tuple[chex.ArrayTree, XSAMState]:
         pair = Eigenpair(state.eigenvector, state.eigenvalue, state.memory)
         v, value, memory = eigenvector.after(step, pair)
+        state = kept(step, state._replace(eigenvector=v, eigenvalue=value, memory=memory))
+        v = state.eigenvector
         inverse_norm = _linalg.reciprocal(_linalg.norm(step.grads_adv))
         projection = _linalg.vdot(step.grads_adv, v)
         scale = inverse_norm if normalize else jnp.ones_like(inverse_norm)
@@ -118,6 +120,8 @@ def xsam(
         removed = jnp.asarray(strength(state.count), along.dtype) * along
         direction = _linalg.combine((scale, step.grads_adv), (-removed, v))
         alignment = (inverse_norm * projection).astype(jnp.float32)
-        return direction, XSAMState(state.count, v, value, alignment, memory)
+        return direction, state._replace(
+            alignment=jnp.where(step.finite, alignment, state.alignment)
+        )
 
     return two_gradients(init=init, ascent=ascent, descent=descent, axis_name=axis_name)

@@ -146,7 +146,8 @@ def watch(
         before = w
         w, momentum, states, loss = programs.step(jnp.int32(count), w, momentum, states, batch)
         if count >= sizes.burn_in and (count - sizes.burn_in) % sizes.every == 0:
-            vectors = [watchers[name].vector(state) for name, state in states.items()]
+            # By name: a compiled step returns its dictionaries sorted by key.
+            vectors = [watcher.vector(states[name]) for name, watcher in watchers.items()]
             vectors.append(programs.batch_top(before, batch))
             found.append(programs.measure(before, jnp.stack(vectors), sample))
             taken.append(count)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from xsam_jax import oja, power_iteration, subspace
 from xsam_jax._eigenvector import Eigenpair, Tracker
+from xsam_jax._linalg import Scaled
 from xsam_jax._two_gradients import Ascent, Descent
 
 Array = jax.Array
@@ -80,7 +81,9 @@ def from_library(
         s = sight
         ascent = Ascent(s.grads, s.w, lambda v: s.product(s.w, v, part))
         pair = tracker.before(ascent, pair, s.step)
-        return tracker.after(Descent(s.grads, s.grads_adv, s.perturbation, s.w, {}), pair)
+        perturbation = Scaled(jnp.ones(()), s.perturbation)
+        descent = Descent(s.grads, s.grads_adv, perturbation, s.w, {}, jnp.bool_(True), pair)
+        return tracker.after(descent, pair)
 
     return Watcher(title, family, cost, tracker.init, update, lambda pair: pair.vector)
 
