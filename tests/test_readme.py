@@ -21,11 +21,11 @@ def test_block_runs(index: int) -> None:
 
 @pytest.mark.parametrize("file", SPEED, ids=lambda file: file.stem)
 def test_cost_table_is_the_measured_one(file: Path) -> None:
-    from experiments.speed import Row, table
+    from experiments.speed.table import from_json, table
 
     record = json.loads(file.read_text())
     assert record["command"] in README
-    for line in table([Row(**row) for row in record["rows"]]).splitlines():
+    for line in table([from_json(row) for row in record["rows"]]).splitlines():
         assert line in README
 
 

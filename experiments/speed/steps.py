@@ -1,0 +1,93 @@
+"""The training steps that are compared."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+import xsam_jax
+from experiments.speed.workloads import Workload
+
+BASELINE = "optax.contrib.sam"
+REFRESH, BETWEEN = "xsam, p=100 q=5, refresh", "xsam, p=100 q=5, between"
+QUARTER = "the same on 1/4 of the batch"
+
+
+class Step(NamedTuple):
+    """A training step: ``(params, opt_state, batch) -> (params, opt_state)``."""
+
+    function: Callable[..., Any]
+    state: chex.ArrayTree
+
+
+def all_steps(work: Workload) -> dict[str, Step]:
+    """Every method by name."""
+    base = partial(optax.sgd, 0.01, momentum=0.9)
+
+    def step(tx: optax.GradientTransformation, count: int = 0, part: int = 1) -> Step:
+        """``count`` steps were taken before; Hessian products are of 1/``part`` of the batch."""
+        method = optax.with_extra_args_support(tx)
+
+        def function(params: chex.ArrayTree, state: Any, batch: Any) -> Any:
+            def gradient(params: chex.ArrayTree, *_: Any) -> chex.ArrayTree:
+                return jax.grad(work.loss)(params, batch)
+
+            def of_a_part(params: chex.ArrayTree) -> chex.ArrayTree:
+                return jax.grad(work.loss)(
+                    params, jax.tree.map(lambda leaf: leaf[: len(leaf) // part], batch)
+                )
+
+            extra = {"curvature_grad_fn": of_a_part} if part > 1 else {}
+            updates, state = method.update(
+                gradient(params), state, params, grad_fn=gradient, **extra
+            )
+            return optax.apply_updates(params, updates), state
+
+        state = method.init(work.params)
+        if count:
+            state = optax.tree.set(state, count=jnp.asarray(count, jnp.int32))
+        return Step(function, state)
+
+    def chained(method: optax.GradientTransformation, count: int = 0, part: int = 1) -> Step:
+        return step(optax.chain(method, base()), count, part)
+
+    optax_sam = optax.contrib.sam(
+        base(), optax.chain(optax.contrib.normalize(), optax.sgd(0.05)), opaque_mode=True
+    )
+    return {
+        "sgd": step(base()),
+        BASELINE: step(optax_sam),
+        "sam": chained(xsam_jax.sam()),
+        "asam": chained(xsam_jax.sam(adaptive=True)),
+        "gsam": chained(xsam_jax.gsam()),
+        "wsam": chained(xsam_jax.wsam()),
+        "wsam_decoupled": step(xsam_jax.wsam_decoupled(base(), 0.01)),
+        "friendly_sam": chained(xsam_jax.friendly_sam()),
+        "eigen_sam, between": chained(xsam_jax.eigen_sam(), count=1),
+        "xsam, oja": chained(xsam_jax.xsam(eigenvector=xsam_jax.oja())),
+        "xsam, subspace": chained(xsam_jax.xsam(eigenvector=xsam_jax.subspace())),
+        REFRESH: chained(xsam_jax.xsam()),
+        QUARTER: chained(xsam_jax.xsam(), part=4),
+        BETWEEN: chained(xsam_jax.xsam(), count=1),
+    }
+
+
+def epoch(step: Step, length: int) -> tuple[Step, Step]:
+    """The same steps as a Python loop over a compiled step, and as one scan."""
+    compiled = jax.jit(step.function)
+
+    def loop(params: chex.ArrayTree, state: Any, batch: Any) -> Any:
+        for _ in range(length):
+            params, state = compiled(params, state, batch)
+        return params, state
+
+    def scan(params: chex.ArrayTree, state: Any, batch: Any) -> Any:
+        body = xsam_jax.channels_last(lambda carry, _: (step.function(*carry, batch), None))
+        return lax.scan(body, (params, state), length=length)[0]
+
+    return Step(loop, step.state), Step(jax.jit(scan), step.state)

@@ -1,0 +1,80 @@
+"""The rows of the measurement, and their table."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from experiments.speed.steps import BETWEEN, QUARTER, REFRESH
+
+# The paper's p: a refresh in so many steps.
+_PERIOD = 100
+
+
+class Compiled(NamedTuple):
+    """What the compiler says of a step.
+
+    Attributes:
+        compile_seconds: Time of tracing, lowering and compilation.
+        temporary_mib: Memory of intermediate values, as the compiler plans it.
+        argument_mib: Memory of parameters, optimizer state and batch.
+        gigaflops: Floating-point operations by its count; a loop's body counts once.
+        gigabytes: Bytes read and written by its count, likewise.
+    """
+
+    compile_seconds: float
+    temporary_mib: float
+    argument_mib: float
+    gigaflops: float
+    gigabytes: float
+
+
+class Row(NamedTuple):
+    """What a step costs.
+
+    Attributes:
+        name: What was measured.
+        fastest: Its fastest time relative to the fastest of optax.contrib.sam.
+        ratio: Median over rounds of its time relative to optax.contrib.sam in the same round.
+        quartiles: First and third quartile of these ratios.
+        seconds: Median time.
+        compiled: None for more than one step.
+    """
+
+    name: str
+    fastest: float
+    ratio: float
+    quartiles: tuple[float, float]
+    seconds: float
+    compiled: Compiled | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as JSON values."""
+        compiled = None if self.compiled is None else self.compiled._asdict()
+        return self._asdict() | {"compiled": compiled}
+
+
+def from_json(row: Mapping[str, Any]) -> Row:
+    """The row of `Row.to_json`."""
+    compiled = row["compiled"]
+    return Row(**dict(row) | {"compiled": None if compiled is None else Compiled(**compiled)})
+
+
+def table(rows: list[Row]) -> str:
+    """The rows in Markdown, and what the paper's schedule costs on average."""
+    lines = [
+        "| step | fastest | median (quartiles) | seconds | compile s | memory MiB | GFLOP | GB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        low, high = row.quartiles
+        times = f"{row.fastest:.2f} | {row.ratio:.2f} ({low:.2f}-{high:.2f}) | {row.seconds:.3f}"
+        compiled = " | | | |"
+        if row.compiled is not None:
+            seconds, temporary, _, flops, moved = row.compiled
+            compiled = f" | {seconds:.1f} | {temporary:.0f} | {flops:.1f} | {moved:.2f} |"
+        lines.append(f"| {row.name} | {times}{compiled}")
+    ratios = {row.name: row.ratio for row in rows}
+    for name, title in ((REFRESH, "xsam, p=100 q=5"), (QUARTER, "xsam, p=100 q=5 on 1/4")):
+        if name in ratios and BETWEEN in ratios:
+            mean = ratios[BETWEEN] + (ratios[name] - ratios[BETWEEN]) / _PERIOD
+            lines.append(f"| {title}, mean of 100 steps | | {mean:.2f} | | | | | |")
+    return "\n".join(lines)
