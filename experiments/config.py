@@ -23,6 +23,10 @@ Method = Literal[
     "normalized_sam",
     "xsam_random",
     "xsam_lanczos",
+    "normalized_sgd",
+    "xsam_late",
+    "xsam_sparse",
+    "xsam_part",
 ]
 DatasetName = Literal["digits", "fashion_mnist", "cifar10", "cifar100"]
 ModelName = Literal[
@@ -45,7 +49,9 @@ class _Common:
     """Optimizer. xsam follows the paper's Eq. 11 as printed, xsam_projector its Theorem 5.1,
     xsam_oja tracks the eigenvector without Hessian-vector products. Controls: normalized_sam is
     xsam with alpha 0, xsam_random has a random unit vector in the eigenvector's place,
-    xsam_lanczos the batch's eigenvector to Lanczos accuracy."""
+    xsam_lanczos the batch's eigenvector to Lanczos accuracy, normalized_sgd steps along g / ||g||.
+    Cheaper ones: xsam_late takes normalised SGD's steps first, xsam_sparse most of the time, and
+    xsam_part perturbs by the gradient of a part of the batch."""
     dataset: DatasetName = "digits"
     """Training and test images."""
     model: ModelName = "simple_cnn"
@@ -79,6 +85,12 @@ class _Common:
     """Power iteration: Hessian-vector products per refresh, the paper's q."""
     oja_rate: float = 0.3
     """Oja's rule: step size of the eigenvector."""
+    late_start: float = 0.6
+    """xsam_late: part of all steps before the first one of X-SAM."""
+    sparse_every: int = 3
+    """xsam_sparse: steps between two of X-SAM."""
+    ascent_part: float = 0.25
+    """xsam_part: part of the batch that gives the perturbation and the Hessian products."""
     num_matvecs: int = 12
     """Hessian-vector products of one curvature measurement (Lanczos)."""
     trace_probes: int = 0
@@ -208,6 +220,7 @@ def _validate(config: ResolvedConfig) -> None:
         "epochs": at_least_one,
         "batch_size": at_least_one,
         "refresh_every": at_least_one,
+        "sparse_every": at_least_one,
         "power_iters": at_least_one,
         "curvature_samples": at_least_one,
         "num_matvecs": at_least_one,
@@ -226,6 +239,8 @@ def _validate(config: ResolvedConfig) -> None:
         "oja_rate": positive,
         "momentum": fraction,
         "wsam_gamma": fraction,
+        "late_start": fraction,
+        "ascent_part": (lambda x: 0 < x <= 1, "above 0 and at most 1"),
         "fsam_decay": fraction,
         "alpha": (lambda x: 0 <= x <= 2, "in [0, 2]"),
     }

@@ -60,6 +60,13 @@ def build_method(
         # The decoupled form of its reference code wraps the base optimizer.
         return wsam_decoupled(base, schedule, rho, c.wsam_gamma)
 
+    def sometimes(when: Callable[[chex.Array], chex.Numeric]) -> optax.GradientTransformation:
+        """X-SAM in some steps, whose direction has norm one like the gradient's in the others."""
+        method = xsam(rho, c.alpha, eigenvector=oja(c.oja_rate), normalize=False)
+        return optax.chain(
+            optax.transforms.conditionally_transform(method, when), optax.contrib.normalize()
+        )
+
     power = power_iteration(c.refresh_every, c.power_iters, warm_start=c.warm_start, seed=seed)
     sharpness_aware: dict[Method, Callable[[], optax.GradientTransformation]] = {
         "sgd": optax.identity,
@@ -75,6 +82,11 @@ def build_method(
         "normalized_sam": lambda: xsam(rho, 0.0, eigenvector=oja(c.oja_rate)),
         "xsam_random": lambda: xsam(rho, c.alpha, eigenvector=random_vector(c.refresh_every, seed)),
         "xsam_lanczos": lambda: xsam(rho, c.alpha, eigenvector=lanczos(c.refresh_every)),
+        "normalized_sgd": optax.contrib.normalize,
+        "xsam_late": lambda: sometimes(lambda step: step >= c.late_start * total_steps),
+        "xsam_sparse": lambda: sometimes(lambda step: step % c.sparse_every == 0),
+        # What is special about it is the gradient it is given, see `train_step`.
+        "xsam_part": lambda: xsam(rho, c.alpha, eigenvector=power),
     }
-    # SGD, the one method of a single gradient, must accept grad_fn as well.
+    # Methods of a single gradient must accept grad_fn as well.
     return optax.with_extra_args_support(optax.chain(sharpness_aware[c.method](), base))

@@ -113,6 +113,7 @@ def _program(config: ResolvedConfig, observe: Observe | None) -> Program:
             batch_size=config.batch_size,
             crop_padding=data.crop_padding if config.augment else 0,
             flip=data.flip and config.augment,
+            ascent_part=config.ascent_part if config.method == "xsam_part" else 1.0,
         )(state, metrics, data_, stop)
 
     return Program(

@@ -48,6 +48,7 @@ def train_step(
     tx: optax.GradientTransformationExtraArgs,
     state: TrainState,
     batch: Batch,
+    ascent_part: float = 1.0,
 ) -> tuple[TrainState, jax.Array, jax.Array]:
     """One step of a method on one batch.
 
@@ -59,17 +60,25 @@ def train_step(
         tx: The method.
         state: State before the step.
         batch: The batch, augmented.
+        ascent_part: Part of the batch for the pass at w, from which the perturbation is made, and
+            for Hessian products.
 
     Returns:
         State after the step; loss and accuracy at the parameters before it.
     """
-    loss_fn = partial(loss_and_outcome, apply, batch_stats=state.batch_stats, batch=batch)
-    (loss, outcome), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    images = round(ascent_part * len(batch.labels))
+    part = jax.tree.map(lambda leaf: leaf[: max(images, 1)], batch)
+    loss_fn = partial(loss_and_outcome, apply, batch_stats=state.batch_stats)
+    clean = partial(loss_fn, batch=part)
+    (loss, outcome), grads = jax.value_and_grad(clean, has_aux=True)(state.params)
 
-    def grad_fn(params: chex.ArrayTree) -> chex.ArrayTree:
-        return jax.grad(loss_fn, has_aux=True)(params)[0]
+    def gradient(batch: Batch) -> Callable[[chex.ArrayTree], chex.ArrayTree]:
+        return lambda params: jax.grad(loss_fn, has_aux=True)(params, batch=batch)[0]
 
-    updates, opt_state = tx.update(grads, state.opt_state, state.params, grad_fn=grad_fn)
+    extra_args = {"grad_fn": gradient(batch)}
+    if ascent_part < 1:
+        extra_args["curvature_grad_fn"] = gradient(part)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params, **extra_args)
     params = optax.apply_updates(state.params, updates)
     after = TrainState(state.step + 1, params, outcome.batch_stats, opt_state)
     return after, loss, outcome.accuracy
@@ -83,6 +92,7 @@ def make_run_chunk(
     batch_size: int,
     crop_padding: int,
     flip: bool,
+    ascent_part: float = 1.0,
 ) -> RunChunk:
     """Compile a function that takes any number of steps within one epoch.
 
@@ -96,6 +106,7 @@ def make_run_chunk(
         batch_size: Images per step.
         crop_padding: See `augmented`.
         flip: See `augmented`.
+        ascent_part: See `train_step`.
 
     Returns:
         The function. It donates the state and the metrics that it is given.
@@ -108,7 +119,7 @@ def make_run_chunk(
         key = jax.random.fold_in(augment_key, state.step)
         images = augmented(data.images, indices, key, crop_padding=crop_padding, flip=flip)
         batch = Batch(images, data.labels[indices])
-        state, loss, accuracy = train_step(apply, tx, state, batch)
+        state, loss, accuracy = train_step(apply, tx, state, batch, ascent_part)
         return state, StepMetrics(loss, accuracy)
 
     @partial(jax.jit, donate_argnums=(0, 1))

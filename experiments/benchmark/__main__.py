@@ -1,6 +1,7 @@
 """The paper's Table 1 again, with equal tuning for every method and with controls.
 
 python -m experiments.benchmark digits           # minutes on two cores
+python -m experiments.benchmark cheap            # X-SAM for less than SAM's price, minutes
 python -m experiments.benchmark fashion-small    # a part of Fashion-MNIST, on two cores
 python -m experiments.benchmark paper            # section 6.1, on a GPU
 
@@ -46,7 +47,7 @@ from experiments.results import identity
 class BenchmarkConfig:
     """Options of a benchmark; what is left out is as the preset has it."""
 
-    preset: Annotated[Literal["digits", "fashion-small", "paper"], tyro.conf.Positional]
+    preset: Annotated[Literal["digits", "cheap", "fashion-small", "paper"], tyro.conf.Positional]
     """The protocol."""
     methods: tuple[Method, ...] | None = None
     """Methods."""

@@ -12,6 +12,7 @@ from experiments.report.published import published
 from experiments.report.statistics import Summary, holm, paired, summarize, verdict
 
 _BASELINE = "sam"
+_ONE_GRADIENT = ("sgd", "normalized_sgd")  # a step; these have no radius
 Runs = Mapping[str, Sequence[Line]]  # method -> its final runs
 Verdicts = Mapping[str, tuple[str, str]]  # method -> the difference in figures and in words
 
@@ -163,14 +164,23 @@ def _curvature_table(runs: Runs) -> str:
 def _gradients(line: Line) -> float:
     """Gradients of a step by count, a Hessian product being two."""
     config = line["config"]
-    method, every, iters = config["method"], config["refresh_every"], config["power_iters"]
+    method: str = config["method"]
+    every, iters = int(config["refresh_every"]), int(config["power_iters"])
+    if method in _ONE_GRADIENT:
+        return 1.0
+    if method == "xsam_late":
+        return 2.0 - float(config["late_start"])
+    if method == "xsam_sparse":
+        return 1.0 + 1.0 / int(config["sparse_every"])
+    if method == "xsam_part":
+        return 1.0 + float(config["ascent_part"]) * (1.0 + 2.0 * iters / every)
     products = {
         "xsam": iters / every,
         "xsam_projector": iters / every,
         "eigen_sam": iters / every,
         "xsam_lanczos": (LANCZOS_MATVECS + 1) / every,
     }
-    return 1.0 if method == "sgd" else 2.0 + 2.0 * products.get(method, 0.0)
+    return 2.0 + 2.0 * products.get(method, 0.0)
 
 
 def _hyperparameters(runs: Runs, trials: Sequence[Line]) -> str:
@@ -187,7 +197,7 @@ def _hyperparameters(runs: Runs, trials: Sequence[Line]) -> str:
             (
                 method,
                 f"{config['learning_rate']:g}",
-                "" if method == "sgd" else f"{config['rho']:g}",
+                "" if method in _ONE_GRADIENT else f"{config['rho']:g}",
                 str(len(of_method)),
                 _plus_minus(summarize(scores), 2) if scores else "",
             )

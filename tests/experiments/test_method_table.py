@@ -57,3 +57,32 @@ def test_normalized_sam_is_xsam_without_correction() -> None:
         control["w"], updates("xsam", weight_decay=0.0, alpha=0.0)["w"], rtol=1e-5
     )
     assert not np.allclose(control["w"], updates("xsam", weight_decay=0.0)["w"], rtol=1e-3)
+
+
+def unit(tree: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    norm = jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in tree.values()))
+    return {name: leaf / norm for name, leaf in tree.items()}
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "sharp"),
+    [
+        ("xsam_sparse", {"sparse_every": 3}, [True, False, False, True, False]),
+        ("xsam_late", {"late_start": 0.3}, [False, False, False, True, True]),
+        ("normalized_sgd", {}, [False] * 5),
+    ],
+)
+def test_cheap_methods_are_xsam_in_some_steps(
+    method: Method, options: dict[str, float], sharp: list[bool]
+) -> None:
+    """Without momentum a step's length is the learning rate's, its direction one of two."""
+    options |= {"momentum": 0.0, "weight_decay": 0.0, "rho": 3.0}
+    plain = unit(GRADS)
+    for step, expected in enumerate(sharp):
+        direction = unit(updates(method, steps=step + 1, **options))
+        cosine = -sum(float(jnp.vdot(direction[name], plain[name])) for name in PARAMS)
+        assert (cosine < 1 - 1e-4) == expected
+    rate = 0.1 * (1 + np.cos(np.pi * (len(sharp) - 1) / 10)) / 2
+    last = updates(method, steps=len(sharp), **options)
+    norm = np.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in last.values()))
+    assert norm == pytest.approx(rate, rel=1e-5)

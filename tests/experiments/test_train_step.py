@@ -71,6 +71,36 @@ def test_only_the_clean_pass_advances_the_batch_statistics(network: Network) -> 
     assert int(by_sam.step) == 1
 
 
+def test_perturbation_of_a_part_of_the_batch(network: Network) -> None:
+    state = start(network, SAM)
+    by_part, loss, _ = jax.jit(partial(train_step, network.train, SAM, ascent_part=0.25))(
+        state, DATA
+    )
+    part = jax.tree.map(lambda leaf: leaf[: len(DATA.labels) // 4], DATA)
+
+    def gradient(params: object, batch: Batch) -> object:
+        loss_fn = partial(loss_and_outcome, network.train, batch_stats=state.batch_stats)
+        return jax.grad(loss_fn, has_aux=True)(params, batch=batch)[0]
+
+    @jax.jit
+    def by_hand(params: object) -> object:
+        updates, _ = SAM.update(
+            gradient(params, part), state.opt_state, params, grad_fn=partial(gradient, batch=DATA)
+        )
+        return optax.apply_updates(params, updates)
+
+    jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7),
+        by_part.params,
+        by_hand(state.params),
+    )
+    clean, outcome = loss_and_outcome(network.train, state.params, state.batch_stats, part)
+    assert float(loss) == pytest.approx(float(clean), rel=1e-5)
+    jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=1e-5), by_part.batch_stats, outcome.batch_stats
+    )
+
+
 def test_chunks_change_nothing(network: Network) -> None:
     run_chunk = make_run_chunk(
         network.train, SAM, key=jax.random.key(0), batch_size=8, crop_padding=1, flip=True

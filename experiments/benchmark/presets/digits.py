@@ -7,16 +7,27 @@ Expected (results/digits): SGD 95.0 %, SAM 95.8 %, X-SAM 96.1 %, normalised SAM 
 methods only xsam_random is significantly better than SAM.
 """
 
-from typing import get_args
-
 from experiments.benchmark.protocol import Protocol, Tuning
-from experiments.config import Method
 
 DIGITS = Protocol(
     name="digits",
     datasets=("digits",),
     models=("mlp",),
-    methods=get_args(Method),
+    methods=(
+        "sgd",
+        "sam",
+        "asam",
+        "gsam",
+        "wsam",
+        "eigen_sam",
+        "friendly_sam",
+        "xsam",
+        "xsam_projector",
+        "xsam_oja",
+        "normalized_sam",
+        "xsam_random",
+        "xsam_lanczos",
+    ),
     seeds=tuple(range(20)),
     settings={
         "batch_size": 32,

@@ -1,0 +1,28 @@
+"""X-SAM for less than two gradients a step, on the digits benchmark's task and tuning.
+
+    python -m experiments.benchmark cheap
+
+xsam_late takes X-SAM's steps in the last 40% of the run only, xsam_sparse in every third step, the
+others being normalised SGD's; both follow the eigenvector by Oja's rule. xsam_part perturbs by the
+gradient of a quarter of the batch and takes its Hessian products from it too.
+"""
+
+from dataclasses import replace
+
+from experiments.benchmark.presets.digits import DIGITS
+
+CHEAP = replace(
+    DIGITS,
+    name="cheap",
+    methods=(
+        "sgd",
+        "sam",
+        "xsam",
+        "xsam_oja",
+        "normalized_sgd",
+        "xsam_late",
+        "xsam_sparse",
+        "xsam_part",
+    ),
+    special={},
+)
