@@ -245,7 +245,8 @@ def all_watchers() -> dict[str, Watcher]:
         },
         "oja_adaptive": adaptive_oja("Oja, adaptive 0.1", 0.1),
         "ritz_pairs": ritz_on_pairs("Rayleigh-Ritz on 8 free pairs", 8),
-        "subspace": from_library("subspace 0.98", "free", 2.0, subspace()),
-        "subspace_0.95": from_library("subspace 0.95", "free", 2.0, subspace(0.95)),
-        "subspace_0.99": from_library("subspace 0.99", "free", 2.0, subspace(0.99)),
+        **{
+            f"subspace_{size}": from_library(f"subspace of {size}", "free", 2.0, subspace(size))
+            for size in (1, 2, 3, 4, 6)
+        },
     }

@@ -76,7 +76,7 @@ METHODS = {
     "eigen_sam_oja": Method(partial(eigen_sam, eigenvector=oja()), eigen, copies=1),
     "xsam": Method(partial(xsam, eigenvector=power), eigen, copies=1, products=2),
     "xsam_oja": Method(partial(xsam, eigenvector=oja()), eigen, copies=1),
-    "xsam_subspace": Method(partial(xsam, eigenvector=subspace()), eigen, copies=2),
+    "xsam_subspace": Method(partial(xsam, eigenvector=subspace()), eigen, copies=4),
     "xsam_projector": Method(
         partial(xsam, eigenvector=oja(), correction="projector"), eigen, copies=1
     ),
