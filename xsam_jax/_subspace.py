@@ -80,9 +80,11 @@ def subspace(size: int = 4, *, decay: float = 0.98, ridge: float = 0.2) -> Track
         raise ValueError(f"decay must be a number in (0, 1), got {decay!r}")
 
     def init(params: chex.ArrayTree) -> Eigenpair:
-        small = jnp.zeros((size, size), _linalg.statistics_dtype(params))
+        dtype = _linalg.statistics_dtype(params)
+        # Arrays of their own: one that is donated must occur once.
         others = tuple(_linalg.zeros_like(params) for _ in range(size - 1))
-        return unknown(params)._replace(memory=SubspaceMemory(others, small, small))
+        responses, covariance = jnp.zeros((size, size), dtype), jnp.zeros((size, size), dtype)
+        return unknown(params)._replace(memory=SubspaceMemory(others, responses, covariance))
 
     def after(step: Descent, pair: Eigenpair) -> Eigenpair:
         x, product = free_product(step)

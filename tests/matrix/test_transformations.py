@@ -41,7 +41,9 @@ def test_vmap_over_seeds_and_rho(name: str) -> None:
     for i in range(2):
         assert_close(at(i, batched), one(scales[i], radii[i]))
     assert_close(at(0, batched), undisturbed(name)[0])  # whose rho is not traced
-    branches = str(jax.make_jaxpr(both)(scales, radii)).count("cond[")
+    jaxpr = str(jax.make_jaxpr(both)(scales, radii))
+    # jnp.diagonal has a branch for each platform.
+    branches = jaxpr.count("cond[") - jaxpr.count("branches_platforms=((")
     assert (branches > 0) == (METHODS[name].products > 0)
 
 
