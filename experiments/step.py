@@ -12,7 +12,9 @@ import optax
 
 from experiments.augment import augmented
 from experiments.batches import epoch_order, steps_per_epoch
-from experiments.network import Apply, Batch, loss_and_outcome
+from experiments.devices import ONE_DEVICE, Devices
+from experiments.hosts import from_first
+from experiments.network import Apply, Batch, batch_gradient
 from xsam_jax import channels_last
 
 
@@ -32,6 +34,16 @@ class TrainState(NamedTuple):
     opt_state: optax.OptState
 
 
+def placed(state: TrainState, devices: Devices) -> TrainState:
+    """A state of this host, in new buffers on the devices."""
+    return TrainState(
+        step=devices.replicate(state.step),
+        params=devices.place(state.params),
+        batch_stats=devices.replicate(state.batch_stats),
+        opt_state=devices.place(state.opt_state),
+    )
+
+
 class StepMetrics(NamedTuple):
     """Loss and accuracy in [0, 1] of each step of one epoch, from the pass at w itself."""
 
@@ -48,6 +60,7 @@ def train_step(
     tx: optax.GradientTransformationExtraArgs,
     state: TrainState,
     batch: Batch,
+    devices: Devices = ONE_DEVICE,
 ) -> tuple[TrainState, jax.Array, jax.Array]:
     """One step of a method on one batch.
 
@@ -59,20 +72,21 @@ def train_step(
         tx: The method.
         state: State before the step.
         batch: The batch, augmented.
+        devices: Where the gradient is computed.
 
     Returns:
         State after the step; loss and accuracy at the parameters before it.
     """
-    loss_fn = partial(loss_and_outcome, apply, batch_stats=state.batch_stats, batch=batch)
-    (loss, outcome), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    gradient = devices.gradient(partial(batch_gradient, apply))
+    grads, (loss, accuracy), batch_stats = gradient(state.params, state.batch_stats, batch)
 
     def grad_fn(params: chex.ArrayTree) -> chex.ArrayTree:
-        return jax.grad(loss_fn, has_aux=True)(params)[0]
+        return gradient(params, state.batch_stats, batch)[0]
 
-    updates, opt_state = tx.update(grads, state.opt_state, state.params, grad_fn=grad_fn)
+    with devices.known():
+        updates, opt_state = tx.update(grads, state.opt_state, state.params, grad_fn=grad_fn)
     params = optax.apply_updates(state.params, updates)
-    after = TrainState(state.step + 1, params, outcome.batch_stats, opt_state)
-    return after, loss, outcome.accuracy
+    return TrainState(state.step + 1, params, batch_stats, opt_state), loss, accuracy
 
 
 def make_run_chunk(
@@ -83,6 +97,7 @@ def make_run_chunk(
     batch_size: int,
     crop_padding: int,
     flip: bool,
+    devices: Devices = ONE_DEVICE,
 ) -> RunChunk:
     """Compile a function that takes any number of steps within one epoch.
 
@@ -96,6 +111,7 @@ def make_run_chunk(
         batch_size: Images per step.
         crop_padding: See `augmented`.
         flip: See `augmented`.
+        devices: Where state, batches and gradients lie.
 
     Returns:
         The function. It donates the state and the metrics that it is given.
@@ -107,8 +123,11 @@ def make_run_chunk(
     def step(state: TrainState, data: Batch, indices: jax.Array) -> tuple[TrainState, StepMetrics]:
         key = jax.random.fold_in(augment_key, state.step)
         images = augmented(data.images, indices, key, crop_padding=crop_padding, flip=flip)
-        batch = Batch(images, data.labels[indices])
-        state, loss, accuracy = train_step(apply, tx, state, batch)
+        batch = devices.split(Batch(images, data.labels[indices]))
+        state, loss, accuracy = train_step(apply, tx, state, batch, devices)
+        state = state._replace(
+            params=devices.keep(state.params), opt_state=devices.keep(state.opt_state)
+        )
         return state, StepMetrics(loss, accuracy)
 
     @partial(jax.jit, donate_argnums=(0, 1))
@@ -175,5 +194,5 @@ def take_steps(
         state, metrics = run_chunk(state, metrics, data, step)
         on_chunk(state, metrics)
         # The first chunk, with its compilation, takes one step, and so does the one after it.
-        chunk = max(1, round(chunk * seconds / (time.perf_counter() - started)))
+        chunk = from_first(max(1, round(chunk * seconds / (time.perf_counter() - started))))
     return state, metrics

@@ -10,6 +10,8 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
+from jax import lax
+from jax.sharding import AxisType, PartitionSpec
 
 
 def statistics_dtype(*trees: chex.ArrayTree) -> Any:
@@ -89,6 +91,18 @@ def select(
 ) -> chex.ArrayTree:
     """``if_true`` where the scalar ``condition`` holds, else ``if_false``, leaf by leaf."""
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), if_true, if_false)
+
+
+def replicated(tree: chex.ArrayTree) -> chex.ArrayTree:
+    """A tree that every device of the mesh of `jax.set_mesh` has whole.
+
+    For what each can compute by itself: the compiler may divide it, and then it must travel.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or set(mesh.axis_types) != {AxisType.Auto}:
+        return tree
+    whole: chex.ArrayTree = lax.with_sharding_constraint(tree, PartitionSpec())
+    return whole
 
 
 def _total(terms: Iterable[chex.Array], dtype: Any) -> chex.Array:
