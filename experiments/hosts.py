@@ -13,11 +13,13 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from functools import cache
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from numpy.typing import NDArray
 
 from experiments.errors import UserError
 
@@ -60,9 +62,10 @@ def joined(
     if coordinator is None:
         yield
         return
-    _join(coordinator, num_processes, process_id)
-    sentinel = _sentinel()
+    one = "a process" if process_id is None else f"process {process_id} of {num_processes}"
+    sentinel = _sentinel(one)
     try:
+        _join(coordinator, num_processes, process_id)
         yield
     except (UserError, SystemExit):  # on all of them
         _leave(sentinel)
@@ -89,12 +92,11 @@ def first(action: Callable[[], T]) -> T:
             message = pickle.dumps((action(), None))
         except UserError as error:
             message = pickle.dumps((None, str(error)))
-    size = int(from_first(len(message)))
+    size = from_first(len(message))
     content = np.frombuffer(message, np.uint8) if message else np.zeros(size, np.uint8)
-    # Of our own process 0.
-    result, error_text = pickle.loads(multihost_utils.broadcast_one_to_all(content).tobytes())
-    if error_text is not None:
-        raise UserError(error_text)
+    result, text = pickle.loads(_from_first(content).tobytes())
+    if text is not None:
+        raise UserError(text)
     value: T = result
     return value
 
@@ -108,7 +110,7 @@ def everywhere(action: Callable[[], T]) -> T:
         value = action()
     except UserError as error:
         text = str(error)
-    texts = _gathered(text)
+    texts = _texts(text)
     if text:
         raise UserError(text)
     for process, other in enumerate(texts):
@@ -119,7 +121,7 @@ def everywhere(action: Callable[[], T]) -> T:
 
 def check_same(what: str, value: str) -> None:
     """Raises `UserError` unless all processes have the same value of something."""
-    if jax.process_count() > 1 and len({*_gathered(value)}) > 1:
+    if jax.process_count() > 1 and len({*_texts(value)}) > 1:
         raise UserError(f"the processes of a run must have the same {what}.")
 
 
@@ -127,22 +129,50 @@ def from_first(value: int) -> int:
     """Process 0's value."""
     if jax.process_count() == 1:
         return value
-    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+    return int(_from_first(np.int32(value)))
 
 
 def any_of(flag: bool) -> bool:
     """Whether it holds in any process."""
     if jax.process_count() == 1:
         return flag
-    return bool(np.any(multihost_utils.process_allgather(np.bool_(flag))))
+    return bool(np.any(_of_all(np.bool_(flag))))
 
 
-def _gathered(text: str, size: int = 4096) -> list[str]:
-    padded = np.zeros(size, np.uint8)
-    content = np.frombuffer(text.encode()[:size], np.uint8)
-    padded[: len(content)] = content
-    rows = multihost_utils.process_allgather(padded)
+def _texts(text: str, size: int = 4096) -> list[str]:
+    content = text.encode()[:size].ljust(size, b"\0")
+    rows = _of_all(np.frombuffer(content, np.uint8))
     return [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in rows]
+
+
+def _of_all(value: Any) -> NDArray[Any]:
+    """The values of all processes, on a leading axis."""
+    return np.asarray(_exchange()[0](_global(value)))
+
+
+def _from_first(value: Any) -> NDArray[Any]:
+    return np.asarray(_exchange()[1](_global(value)))
+
+
+def _global(value: Any) -> jax.Array:
+    sharding = NamedSharding(_processes(), PartitionSpec("process"))
+    shape = (jax.process_count(), *np.shape(value))
+    return jax.make_array_from_callback(shape, sharding, lambda _: np.asarray(value)[None])
+
+
+@cache
+def _processes() -> Mesh:
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    rows = np.array(devices).reshape(jax.process_count(), -1)
+    return Mesh(rows, ("process", "device"))
+
+
+@cache
+def _exchange() -> tuple[Callable[[jax.Array], jax.Array], Callable[[jax.Array], jax.Array]]:
+    # Not jax.experimental.multihost_utils, which compiles anew every time.
+    everywhere = NamedSharding(_processes(), PartitionSpec())
+    every = jax.jit(lambda values: values, out_shardings=everywhere)
+    return every, jax.jit(lambda values: values[0], out_shardings=everywhere)
 
 
 def _join(coordinator: str, num_processes: int | None, process_id: int | None) -> None:
@@ -162,16 +192,16 @@ def _join(coordinator: str, num_processes: int | None, process_id: int | None) -
         raise UserError(f"--coordinator {coordinator}: {str(error).splitlines()[0]}") from None
 
 
-def _sentinel() -> subprocess.Popen[bytes]:
+def _sentinel(process: str) -> subprocess.Popen[bytes]:
     """Says, when this process has ended without `_leave`, what there is to do.
 
-    It may end by no exception of ours: JAX aborts it when process 0 is gone. So another one waits
-    for the end of a pipe, and the words are the last.
+    No exception of ours need come before the end: JAX aborts when process 0 is gone, or when not
+    all have come. So another program waits for the end of a pipe, and has the last word.
     """
     words = (
-        f"error: process {jax.process_index()} of {jax.process_count()} ended before the run did, "
-        "for the reason above or because another process ended: start all of them again with the "
-        "same commands, and the run goes on from its last checkpoint."
+        f"error: {process} ended before the run did, for the reason above or because another "
+        "process ended or never came: start all of them again with the same commands, and the run "
+        "goes on from its last checkpoint."
     )
     command = ["/bin/sh", "-c", 'read -r _ || echo "$1" >&2', "sh", words]
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
