@@ -60,23 +60,26 @@ def build_network(
     """
     height, width, channels = map(int, data.train_images.shape[1:])
     model = build_model(name, (height, width, channels), data.num_classes, key)
-    for _, module in nnx.iter_graph(model):
-        if isinstance(module, nnx.BatchNorm):
-            module.axis_name = axis_name
-    return as_functions(model, data.train_images)
+    return as_functions(model, data.train_images, axis_name)
 
 
-def as_functions(model: nnx.Module, train_images: NDArray[np.uint8]) -> Network:
+def as_functions(
+    model: nnx.Module, train_images: NDArray[np.uint8], axis_name: str | None = None
+) -> Network:
     """Take a Flax network apart.
 
     Args:
         model: The network, called as ``model(images, train=...)``.
         train_images: Images from which its input's mean and standard deviation are taken, channel
             by channel.
+        axis_name: Axis of `jax.shard_map` over which BatchNorm averages in training.
 
     Returns:
         The same network as functions of its parameters.
     """
+    for _, module in nnx.iter_graph(model):
+        if isinstance(module, nnx.BatchNorm):
+            module.axis_name = axis_name
     graphdef = nnx.graphdef(model)
     mean, scale = _pixel_statistics(train_images)
 
