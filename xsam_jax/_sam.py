@@ -8,7 +8,11 @@ from xsam_jax._two_gradients import Ascent, AxisName, SAMState, sam_ascent, two_
 
 
 def sam(
-    rho: _checks.ScalarOrSchedule = 0.05, *, adaptive: bool = False, axis_name: AxisName = None
+    rho: _checks.ScalarOrSchedule = 0.05,
+    *,
+    adaptive: bool = False,
+    axis_name: AxisName = None,
+    per_device: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """Sharpness-Aware Minimization: the gradient at the worst point of a ball around the weights.
 
@@ -20,6 +24,9 @@ def sam(
       rho: radius of the ball, >= 0, or a schedule ``count -> radius``.
       adaptive: use ASAM's norm.
       axis_name: name of a `jax.shard_map` axis to average gradients over.
+      per_device: perturb with each device's own gradient and average only the gradients there
+        (m-sharpness, with m the examples of a device): one average a step instead of two. Needs
+        ``axis_name``, and ``updates`` and ``grad_fn`` that are of the device's own examples.
 
     Returns:
       A transformation with ``update(updates, state, params, *, grad_fn)``.
@@ -47,8 +54,8 @@ def sam(
     _checks.boolean("adaptive", adaptive)
 
     def adaptive_ascent(step: Ascent, state: SAMState) -> tuple[chex.ArrayTree, SAMState]:
-        stretched = _linalg.scale_to(radius(state.count), _linalg.multiply(step.params, step.grads))
+        stretched = _linalg.scale_to(radius(state.count), _linalg.multiply(step.params, step.own))
         return _linalg.multiply(step.params, stretched), state
 
     ascent = adaptive_ascent if adaptive else sam_ascent(radius)
-    return two_gradients(ascent=ascent, axis_name=axis_name)
+    return two_gradients(ascent=ascent, axis_name=axis_name, per_device=per_device)
