@@ -71,14 +71,14 @@ def joined(
         _leave(sentinel)
         raise
     except BaseException as error:
-        # Not as Python ends: that waits for the others.
         if isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error):
-            print(str(error).splitlines()[0], file=sys.stderr)
-        else:
+            print(str(error).splitlines()[0], file=sys.stderr)  # another process is gone
+        elif not isinstance(error, KeyboardInterrupt):
             traceback.print_exc()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(2)
+        # Not as Python ends: that waits for the others.
+        os._exit(130 if isinstance(error, KeyboardInterrupt) else 2)
     _leave(sentinel)
 
 

@@ -75,7 +75,7 @@ def train(
         Stopped: ``stopping`` said so.
     """
     started = time.perf_counter()
-    resolved = resolve(config)
+    resolved = everywhere(partial(resolve, config))
     check_same("options and versions", f"{canonical(resolved)} {devices.fsdp} {versions()}")
     program = everywhere(partial(program_of, resolved, observe, devices))
     first(partial(open_run, resolved))
@@ -231,7 +231,7 @@ def main() -> None:
     with exit_on_user_error():
         command = tyro.cli(_Command, prog="python -m experiments.train")
         with joined(command.coordinator, command.num_processes, command.process_id):
-            devices = choose(command.devices, fsdp=command.fsdp)
+            devices = everywhere(partial(choose, command.devices, fsdp=command.fsdp))
             writes = jax.process_index() == 0
             bar = progress_bar() if writes else nullcontext()
             with graceful_stop() as stopping, bar as progress:

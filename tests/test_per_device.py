@@ -159,9 +159,12 @@ def test_the_eigenvector_is_that_of_all_examples() -> None:
     chex.assert_trees_all_close(v, expected.eigenvector, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("per_device", "averages"), [(False, 2), (True, 1)])
-def test_averages_a_step(per_device: bool, averages: int) -> None:
-    tx = xsam_jax.sam(RHO, axis_name="data", per_device=per_device)
+@pytest.mark.parametrize(
+    ("name", "per_device", "averages"), [("sam", False, 2), ("sam", True, 1), ("xsam", True, 1 + 1)]
+)
+def test_averages_a_step(name: str, per_device: bool, averages: int) -> None:
+    """X-SAM's other one is that of a refresh's product."""
+    tx = METHODS[name].make(RHO, axis_name="data", per_device=per_device)
     program = on_devices(tx).lower().compile().as_text()
     reduced = re.findall(r"= (.*) all-reduce\(", program)
     numbers = sum(

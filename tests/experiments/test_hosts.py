@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,16 +32,32 @@ CONFIG = {
 }
 
 
+def by_options(port: int, process: int) -> tuple[list[str], dict[str, str]]:
+    address = f"--coordinator=127.0.0.1:{port}"
+    return [address, "--num-processes=2", f"--process-id={process}"], {}
+
+
+def by_slurm(port: int, process: int) -> tuple[list[str], dict[str, str]]:
+    environment = {
+        "SLURM_JOB_ID": "1",
+        "SLURM_STEP_NODELIST": "127.0.0.1",
+        "SLURM_NTASKS": "2",
+        "SLURM_PROCID": str(process),
+        "SLURM_LOCALID": "0",
+        "JAX_COORDINATOR_PORT": str(port),
+    }
+    return ["--coordinator=cluster"], environment
+
+
 class Run:
     """The two processes of a run, the second with a folder of its own."""
 
-    def __init__(self, out: Path, *options: str) -> None:
+    def __init__(self, out: Path, *options: str, joined: Any = by_options) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.out, self.began = out, self.last_checkpoint(out)
-        command = [sys.executable, "-m", "experiments.train", "--num-processes=2"]
-        command += [f"--coordinator=127.0.0.1:{port}", *options]
+        command = [sys.executable, "-m", "experiments.train", *options]
         command += [f"--{name.replace('_', '-')}={value}" for name, value in CONFIG.items()]
         environment = {
             **os.environ,
@@ -49,16 +66,17 @@ class Run:
             "JAX_COMPILATION_CACHE_DIR": str(out.parent / "cache"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
-        self.processes = [
-            subprocess.Popen(
-                [*command, f"--process-id={i}", f"--out={folder}"],
+        self.processes = []
+        for process, folder in enumerate((out, out.parent / "nothing")):
+            flags, variables = joined(port, process)
+            started = subprocess.Popen(
+                [*command, *flags, f"--out={folder}"],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,
-                env=environment,
+                env=environment | variables,
             )
-            for i, folder in enumerate((out, out.parent / "nothing"))
-        ]
+            self.processes.append(started)
 
     @staticmethod
     def last_checkpoint(out: Path) -> str:
@@ -102,7 +120,7 @@ def test_killed_in_turn(tmp_path: Path) -> None:
         assert line.startswith(f"error: process {1 - victim} of 2 ended before the run did")
         assert "start all of them again with the same commands" in line
         assert not (out / "result.json").exists()
-    assert [status for status, _ in Run(out, "--fsdp").end()] == [0, 0]
+    assert [status for status, _ in Run(out, "--fsdp", joined=by_slurm).end()] == [0, 0]
 
     one = tmp_path / "one"
     train(TrainConfig(**CONFIG, out=one))
