@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.errors import UserError
@@ -50,12 +49,12 @@ def save(out: Path, snapshot: Snapshot) -> None:
 
     Args:
         out: Folder of the run.
-        snapshot: The run.
+        snapshot: The run, in the memory of this host.
 
     Raises:
         UserError: It cannot be written; the checkpoints before it are untouched.
     """
-    from orbax.checkpoint import v1 as orbax
+    from orbax import checkpoint as orbax
 
     folder = out / CHECKPOINTS
     step = int(snapshot.state.step)
@@ -63,7 +62,11 @@ def save(out: Path, snapshot: Snapshot) -> None:
     try:
         temporary.mkdir(parents=True)
         arrays = _arrays(snapshot)
-        orbax.save(temporary.absolute() / "arrays", arrays)
+        # Not orbax.v1's save, which waits for the other processes of a run, whatever it is told.
+        options = orbax.options.MultiprocessingOptions(active_processes={0})
+        handler = orbax.PyTreeCheckpointHandler(multiprocessing_options=options)
+        checkpointer = orbax.Checkpointer(handler, multiprocessing_options=options)
+        checkpointer.save(temporary.absolute() / "arrays", arrays)
         about = {
             "history": [epoch._asdict() for epoch in snapshot.history],
             "seconds": snapshot.seconds,
@@ -86,17 +89,17 @@ def save(out: Path, snapshot: Snapshot) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def restore(out: Path, start: Snapshot) -> Snapshot:
+def restore(out: Path, start: Snapshot) -> Snapshot | None:
     """The run as its last whole checkpoint has it.
 
     A damaged checkpoint is named on stderr, and the one before it is taken.
 
     Args:
         out: Folder of the run.
-        start: The run before its first step.
+        start: The run before its first step; only shapes and dtypes of its arrays are looked at.
 
     Returns:
-        The run, from its start if there is no checkpoint.
+        The run, in the memory of this host; None if there is no checkpoint.
 
     Raises:
         UserError: The checkpoint is not of this program.
@@ -108,7 +111,7 @@ def restore(out: Path, start: Snapshot) -> Snapshot:
         if damage is None:
             return _read(place, start)
         print(f"{place} is damaged ({damage}): left out", file=sys.stderr)
-    return start
+    return None
 
 
 def remove(out: Path) -> None:
@@ -121,33 +124,34 @@ def _read(place: Path, start: Snapshot) -> Snapshot:
 
     about = json.loads((place / "run.json").read_text())
     history = [EpochMetrics(**epoch) for epoch in about["history"]]
-    template = _arrays(start._replace(step_metrics=[start.metrics] * len(history)))
+    state, metrics = jax.tree.map(_like, (start.state, start.metrics))
+    past = [metrics] * len(history)
+    template = _arrays(Snapshot(state, metrics, past, history, 0.0))
     # Orbax would cast in silence.
     if about["leaves"] != _leaves(template):
         raise UserError(
             f"{place} is a checkpoint of another version of this program: name another directory "
             "with --out."
         )
-    arrays = orbax.load(place.absolute() / "arrays", jax.tree.map(_abstract, template))
+    context = orbax.Context()
+    context.multiprocessing.active_processes = {0}
+    with context:
+        arrays = orbax.load(place.absolute() / "arrays", template)
     losses, accuracies = arrays["past"]
     past = [StepMetrics(losses[i], accuracies[i]) for i in range(len(history))]
-    # Copies of our own, which may be donated.
-    state, metrics = jax.tree.map(jnp.array, (arrays["state"], arrays["metrics"]))
-    return Snapshot(state, metrics, past, history, about["seconds"])
+    return Snapshot(arrays["state"], arrays["metrics"], past, history, about["seconds"])
+
+
+def _like(leaf: Any) -> Any:
+    return np.zeros(leaf.shape, leaf.dtype)
 
 
 def _arrays(snapshot: Snapshot) -> dict[str, Any]:
     # One more than there are: an array of no elements is none that can be stored.
     nothing = jax.tree.map(np.zeros_like, snapshot.metrics)
     past = tuple(np.stack(field) for field in zip(*snapshot.step_metrics, nothing, strict=True))
-    return {"state": snapshot.state, "metrics": snapshot.metrics, "past": past}
-
-
-def _abstract(leaf: Any) -> Any:
-    """What orbax needs to know of a leaf: NumPy's come back as NumPy's, JAX's to their devices."""
-    if isinstance(leaf, np.ndarray):
-        return leaf
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+    state, metrics = jax.tree.map(np.asarray, (snapshot.state, snapshot.metrics))
+    return {"state": state, "metrics": metrics, "past": past}
 
 
 def _leaves(arrays: dict[str, Any]) -> list[str]:

@@ -1,6 +1,7 @@
 """A Flax network as pure functions of its parameters."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import chex
@@ -19,8 +20,8 @@ from experiments.models import build_model
 class Batch(NamedTuple):
     """Images as unsigned bytes (..., height, width, channels) and their labels (...)."""
 
-    images: jax.Array
-    labels: jax.Array
+    images: chex.Array
+    labels: chex.Array
 
 
 class Outcome(NamedTuple):
@@ -43,33 +44,42 @@ class Network(NamedTuple):
     predict: Apply
 
 
-def build_network(name: ModelName, data: Dataset, key: jax.Array) -> Network:
+def build_network(
+    name: ModelName, data: Dataset, key: jax.Array, axis_name: str | None = None
+) -> Network:
     """Build a network for a data set.
 
     Args:
         name: Its name.
         data: The data set.
         key: Key of its initial parameters.
+        axis_name: Axis of `jax.shard_map` over which BatchNorm averages in training.
 
     Returns:
         The network.
     """
     height, width, channels = map(int, data.train_images.shape[1:])
     model = build_model(name, (height, width, channels), data.num_classes, key)
-    return as_functions(model, data.train_images)
+    return as_functions(model, data.train_images, axis_name)
 
 
-def as_functions(model: nnx.Module, train_images: NDArray[np.uint8]) -> Network:
+def as_functions(
+    model: nnx.Module, train_images: NDArray[np.uint8], axis_name: str | None = None
+) -> Network:
     """Take a Flax network apart.
 
     Args:
         model: The network, called as ``model(images, train=...)``.
         train_images: Images from which its input's mean and standard deviation are taken, channel
             by channel.
+        axis_name: Axis of `jax.shard_map` over which BatchNorm averages in training.
 
     Returns:
         The same network as functions of its parameters.
     """
+    for _, module in nnx.iter_graph(model):
+        if isinstance(module, nnx.BatchNorm):
+            module.axis_name = axis_name
     graphdef = nnx.graphdef(model)
     mean, scale = _pixel_statistics(train_images)
 
@@ -99,6 +109,15 @@ def loss_and_outcome(
     logits, batch_stats = apply(params, batch_stats, batch.images)
     losses, hits = per_image(logits, batch.labels)
     return losses.mean(), Outcome(hits.mean(), batch_stats)
+
+
+def batch_gradient(
+    apply: Apply, params: chex.ArrayTree, batch_stats: chex.ArrayTree, batch: Batch
+) -> tuple[chex.ArrayTree, tuple[jax.Array, jax.Array], chex.ArrayTree]:
+    """Gradient of a batch's mean cross-entropy, that and the accuracy, the new statistics."""
+    loss_fn = partial(loss_and_outcome, apply, batch_stats=batch_stats, batch=batch)
+    (loss, outcome), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+    return grads, (loss, outcome.accuracy), outcome.batch_stats
 
 
 def per_image(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:

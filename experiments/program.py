@@ -14,12 +14,13 @@ import optax
 from experiments.batches import steps_per_epoch
 from experiments.config import ResolvedConfig
 from experiments.data import Dataset, load_for
+from experiments.devices import AXIS, ONE_DEVICE, Devices
 from experiments.errors import UserError
 from experiments.evaluate import Evaluation, make_evaluate
 from experiments.methods import Varied, build_method, varied
 from experiments.network import Batch, build_network
 from experiments.sharpness import Sharpness, fixed_subset, make_measure, make_trace
-from experiments.step import RunChunk, StepMetrics, TrainState, make_run_chunk
+from experiments.step import RunChunk, StepMetrics, TrainState, make_run_chunk, placed
 from xsam_jax import curvature
 
 _EVALUATION_BATCH = 256
@@ -34,6 +35,7 @@ class Program(NamedTuple):
     """What is compiled once for all runs that differ in `Varied` and in their seed alone."""
 
     data: Dataset
+    devices: Devices
     steps: int  # of an epoch
     train_data: Batch
     test_data: Batch
@@ -47,20 +49,25 @@ class Program(NamedTuple):
     trace: Callable[[chex.ArrayTree, chex.ArrayTree, Batch], curvature.Estimate]
 
 
-def program_of(config: ResolvedConfig, observe: Observe | None = None) -> Program:
+def program_of(
+    config: ResolvedConfig, observe: Observe | None = None, devices: Devices = ONE_DEVICE
+) -> Program:
     """Build the program of a run, or take the last run's if it is the same.
 
     Args:
         config: The run.
         observe: Wraps the method.
+        devices: Those that it is for.
 
     Returns:
         The program; it is compiled as it is used.
 
     Raises:
-        UserError: The data are missing or damaged, or fewer than a batch.
+        UserError: The data are missing or damaged, or fewer than a batch, or a batch cannot be
+            divided among the devices.
     """
-    return _program(replace(config, seed=0, learning_rate=1.0, rho=0.0, out=Path()), observe)
+    config = replace(config, seed=0, learning_rate=1.0, rho=0.0, out=Path())
+    return _program(config, observe, devices)
 
 
 def start(config: ResolvedConfig, program: Program) -> tuple[RunChunk, TrainState]:
@@ -73,16 +80,21 @@ def start(config: ResolvedConfig, program: Program) -> tuple[RunChunk, TrainStat
     Returns:
         What takes its steps, and its initial state.
     """
+    devices = program.devices
     init_key, batch_key = jax.random.split(jax.random.key(config.seed))
+    batch_key = jax.random.wrap_key_data(devices.replicate(jax.random.key_data(batch_key)))
     network = build_network(config.model, program.data, init_key)
     opt_state = program.method(varied(config)).init(network.params)
     state = TrainState(jnp.zeros((), jnp.int32), network.params, network.batch_stats, opt_state)
-    return partial(program.run_chunk, varied(config), batch_key), state
+    return partial(program.run_chunk, varied(config), batch_key), placed(state, devices)
 
 
 # One program, with its data, is kept: runs that share it come one after the other.
 @lru_cache(maxsize=1)
-def _program(config: ResolvedConfig, observe: Observe | None) -> Program:
+def _program(config: ResolvedConfig, observe: Observe | None, devices: Devices) -> Program:
+    ascent_part = config.ascent_part if config.method == "xsam_part" else 1.0
+    devices.check_batch(config.batch_size)
+    devices.check_batch(max(1, round(ascent_part * config.batch_size)))
     data = load_for(config)
     if config.batch_size > len(data.train_images):
         raise UserError(
@@ -90,8 +102,14 @@ def _program(config: ResolvedConfig, observe: Observe | None) -> Program:
             f"not {config.batch_size}."
         )
     steps = steps_per_epoch(len(data.train_images), config.batch_size)
-    train_data = Batch(jnp.asarray(data.train_images), jnp.asarray(data.train_labels))
-    network = build_network(config.model, data, jax.random.key(0))
+    train_data = Batch(data.train_images, data.train_labels)
+    axis_name = None if devices.mesh is None else AXIS
+    network = build_network(config.model, data, jax.random.key(0), axis_name)
+
+    def predict(
+        params: chex.ArrayTree, batch_stats: chex.ArrayTree, images: jax.Array
+    ) -> tuple[jax.Array, chex.ArrayTree]:
+        return network.predict(params, batch_stats, devices.split(images))
 
     def method(values: Varied) -> optax.GradientTransformationExtraArgs:
         tx = build_method(config, config.epochs * steps, values)
@@ -113,18 +131,20 @@ def _program(config: ResolvedConfig, observe: Observe | None) -> Program:
             batch_size=config.batch_size,
             crop_padding=data.crop_padding if config.augment else 0,
             flip=data.flip and config.augment,
-            ascent_part=config.ascent_part if config.method == "xsam_part" else 1.0,
+            ascent_part=ascent_part,
+            devices=devices,
         )(state, metrics, data_, stop)
 
     return Program(
         data=data,
+        devices=devices,
         steps=steps,
-        train_data=train_data,
-        test_data=Batch(jnp.asarray(data.test_images), jnp.asarray(data.test_labels)),
-        subset=fixed_subset(train_data, config.curvature_samples),
+        train_data=devices.replicate(train_data),
+        test_data=devices.replicate(Batch(data.test_images, data.test_labels)),
+        subset=devices.replicate(fixed_subset(train_data, config.curvature_samples)),
         method=method,
         run_chunk=run_chunk,
-        evaluate=make_evaluate(network.predict, _EVALUATION_BATCH),
-        measure=make_measure(network.predict, config.num_matvecs),
-        trace=make_trace(network.predict, config.trace_probes),
+        evaluate=make_evaluate(predict, _EVALUATION_BATCH),
+        measure=make_measure(predict, config.num_matvecs),
+        trace=make_trace(predict, config.trace_probes),
     )

@@ -12,7 +12,9 @@ import optax
 
 from experiments.augment import augmented
 from experiments.batches import epoch_order, steps_per_epoch
-from experiments.network import Apply, Batch, loss_and_outcome
+from experiments.devices import ONE_DEVICE, Devices
+from experiments.hosts import from_first
+from experiments.network import Apply, Batch, batch_gradient
 from xsam_jax import channels_last
 
 
@@ -32,6 +34,16 @@ class TrainState(NamedTuple):
     opt_state: optax.OptState
 
 
+def placed(state: TrainState, devices: Devices) -> TrainState:
+    """A state of this host, in new buffers on the devices."""
+    return TrainState(
+        step=devices.replicate(state.step),
+        params=devices.place(state.params),
+        batch_stats=devices.replicate(state.batch_stats),
+        opt_state=devices.place(state.opt_state),
+    )
+
+
 class StepMetrics(NamedTuple):
     """Loss and accuracy in [0, 1] of each step of one epoch, from the pass at w itself."""
 
@@ -49,6 +61,7 @@ def train_step(
     state: TrainState,
     batch: Batch,
     ascent_part: float = 1.0,
+    devices: Devices = ONE_DEVICE,
 ) -> tuple[TrainState, jax.Array, jax.Array]:
     """One step of a method on one batch.
 
@@ -62,26 +75,26 @@ def train_step(
         batch: The batch, augmented.
         ascent_part: Part of the batch for the pass at w, from which the perturbation is made, and
             for Hessian products.
+        devices: Where the gradient is computed.
 
     Returns:
         State after the step; loss and accuracy at the parameters before it.
     """
-    images = round(ascent_part * len(batch.labels))
-    part = jax.tree.map(lambda leaf: leaf[: max(images, 1)], batch)
-    loss_fn = partial(loss_and_outcome, apply, batch_stats=state.batch_stats)
-    clean = partial(loss_fn, batch=part)
-    (loss, outcome), grads = jax.value_and_grad(clean, has_aux=True)(state.params)
+    images = max(1, round(ascent_part * len(batch.labels)))
+    part = devices.split(jax.tree.map(lambda leaf: leaf[:images], batch))
+    gradient = devices.gradient(partial(batch_gradient, apply))
+    grads, (loss, accuracy), batch_stats = gradient(state.params, state.batch_stats, part)
 
-    def gradient(batch: Batch) -> Callable[[chex.ArrayTree], chex.ArrayTree]:
-        return lambda params: jax.grad(loss_fn, has_aux=True)(params, batch=batch)[0]
+    def gradient_of(batch: Batch) -> Callable[[chex.ArrayTree], chex.ArrayTree]:
+        return lambda params: gradient(params, state.batch_stats, batch)[0]
 
-    extra_args = {"grad_fn": gradient(batch)}
+    extra_args = {"grad_fn": gradient_of(batch)}
     if ascent_part < 1:
-        extra_args["curvature_grad_fn"] = gradient(part)
-    updates, opt_state = tx.update(grads, state.opt_state, state.params, **extra_args)
+        extra_args["curvature_grad_fn"] = gradient_of(part)
+    with devices.known():
+        updates, opt_state = tx.update(grads, state.opt_state, state.params, **extra_args)
     params = optax.apply_updates(state.params, updates)
-    after = TrainState(state.step + 1, params, outcome.batch_stats, opt_state)
-    return after, loss, outcome.accuracy
+    return TrainState(state.step + 1, params, batch_stats, opt_state), loss, accuracy
 
 
 def make_run_chunk(
@@ -93,6 +106,7 @@ def make_run_chunk(
     crop_padding: int,
     flip: bool,
     ascent_part: float = 1.0,
+    devices: Devices = ONE_DEVICE,
 ) -> RunChunk:
     """Compile a function that takes any number of steps within one epoch.
 
@@ -107,6 +121,7 @@ def make_run_chunk(
         crop_padding: See `augmented`.
         flip: See `augmented`.
         ascent_part: See `train_step`.
+        devices: Where state, batches and gradients lie.
 
     Returns:
         The function. It donates the state and the metrics that it is given.
@@ -118,8 +133,11 @@ def make_run_chunk(
     def step(state: TrainState, data: Batch, indices: jax.Array) -> tuple[TrainState, StepMetrics]:
         key = jax.random.fold_in(augment_key, state.step)
         images = augmented(data.images, indices, key, crop_padding=crop_padding, flip=flip)
-        batch = Batch(images, data.labels[indices])
-        state, loss, accuracy = train_step(apply, tx, state, batch, ascent_part)
+        batch = devices.split(Batch(images, data.labels[indices]))
+        state, loss, accuracy = train_step(apply, tx, state, batch, ascent_part, devices)
+        state = state._replace(
+            params=devices.keep(state.params), opt_state=devices.keep(state.opt_state)
+        )
         return state, StepMetrics(loss, accuracy)
 
     @partial(jax.jit, donate_argnums=(0, 1))
@@ -186,5 +204,5 @@ def take_steps(
         state, metrics = run_chunk(state, metrics, data, step)
         on_chunk(state, metrics)
         # The first chunk, with its compilation, takes one step, and so does the one after it.
-        chunk = max(1, round(chunk * seconds / (time.perf_counter() - started)))
+        chunk = from_first(max(1, round(chunk * seconds / (time.perf_counter() - started))))
     return state, metrics

@@ -33,7 +33,8 @@ def graceful_stop() -> Iterator[Callable[[], bool]]:
         yield lambda: bool(received)
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
-        raise SystemExit(130 if received[0] == signal.SIGINT else 0) from None
+        # Another process of the run may have received it.
+        raise SystemExit(130 if signal.SIGINT in received[:1] else 0) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -9,6 +9,10 @@ from the last checkpoint.
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated
 
 import jax
 import numpy as np
@@ -19,18 +23,21 @@ from experiments import checkpoint
 from experiments.checkpoint import Snapshot
 from experiments.config import ResolvedConfig, TrainConfig, resolve
 from experiments.curves import write_curves
+from experiments.devices import ONE_DEVICE, Devices, choose
 from experiments.errors import exit_on_user_error
+from experiments.hosts import any_of, check_same, everywhere, first, joined
 from experiments.program import Observe, Program, program_of, start
 from experiments.progress import OnProgress, Report, progress_bar
 from experiments.results import (
     EpochMetrics,
     Result,
+    canonical,
     open_run,
     versions,
     write_metrics,
     write_result,
 )
-from experiments.step import StepMetrics, TrainState, empty_metrics, take_steps
+from experiments.step import StepMetrics, TrainState, empty_metrics, placed, take_steps
 from experiments.stopping import Stopped, graceful_stop
 
 
@@ -42,6 +49,7 @@ def train(
     on_end: Callable[[TrainState], None] | None = None,
     draw: bool = True,
     stopping: Callable[[], bool] | None = None,
+    devices: Devices = ONE_DEVICE,
 ) -> Result:
     """Train a network and write config.json, metrics.jsonl, result.json and curves.png.
 
@@ -56,6 +64,7 @@ def train(
         on_end: Called with the final state before result.json marks the run as finished.
         draw: Write curves.png.
         stopping: Asked about twice a second whether to save the run and stop. It changes no number.
+        devices: Those to use; they change the numbers by rounding errors only.
 
     Returns:
         What result.json holds.
@@ -66,21 +75,18 @@ def train(
         Stopped: ``stopping`` said so.
     """
     started = time.perf_counter()
-    resolved = resolve(config)
-    program = program_of(resolved, observe)
-    open_run(resolved)
+    resolved = everywhere(partial(resolve, config))
+    check_same("options and versions", f"{canonical(resolved)} {devices.fsdp} {versions()}")
+    program = everywhere(partial(program_of, resolved, observe, devices))
+    first(partial(open_run, resolved))
     state, _, step_metrics, history, earlier = _run(resolved, program, progress, stopping)
     last = history[-1]
     if draw:
-        write_curves(
-            resolved.out,
-            history,
-            step_metrics,
-            f"{resolved.method}, {resolved.model} on {resolved.dataset}, seed {resolved.seed}",
-        )
+        title = f"{resolved.method}, {resolved.model} on {resolved.dataset}, seed {resolved.seed}"
+        first(partial(write_curves, resolved.out, history, step_metrics, title))
     trace = None
     if resolved.trace_probes:
-        trace = program.trace(state.params, state.batch_stats, program.subset)
+        trace = program.trace(devices.whole(state.params), state.batch_stats, program.subset)
     result = Result(
         test_accuracy=last.test_accuracy,
         test_loss=last.test_loss,
@@ -98,8 +104,8 @@ def train(
     )
     if on_end is not None:
         on_end(state)
-    write_result(resolved.out, result)
-    checkpoint.remove(resolved.out)
+    first(partial(write_result, resolved.out, result))
+    first(partial(checkpoint.remove, resolved.out))
     return result
 
 
@@ -112,41 +118,48 @@ def _run(
     """Take the run to its end, from its last checkpoint; the seconds are those before it."""
     began = time.perf_counter()
     steps = program.steps
+    devices = program.devices
     run_chunk, state = start(config, program)
-    state, metrics, step_metrics, history, earlier = checkpoint.restore(
-        config.out, Snapshot(state, empty_metrics(steps), [], [], 0.0)
-    )
-    write_metrics(config.out, history)
+    metrics = devices.replicate(empty_metrics(steps))
+    snapshot = Snapshot(state, metrics, [], [], 0.0)
+    found = first(partial(checkpoint.restore, config.out, snapshot))
+    if found is not None:
+        snapshot = found
+        state, metrics = placed(found.state, devices), devices.replicate(found.metrics)
+    _, _, step_metrics, history, earlier = snapshot
+    first(partial(write_metrics, config.out, history))
 
     def save(state: TrainState, metrics: StepMetrics) -> None:
         seconds = earlier + time.perf_counter() - began
-        checkpoint.save(config.out, Snapshot(state, metrics, step_metrics, history, seconds))
+        state, metrics = devices.fetch((state, metrics))
+        snapshot = Snapshot(state, metrics, step_metrics, history, seconds)
+        first(partial(checkpoint.save, config.out, snapshot))
 
     def report(state: TrainState, metrics: StepMetrics) -> None:
         if progress is not None:
             progress(_report(config.epochs, state, metrics, history))
-        if stopping is not None and stopping():
+        if any_of(stopping is not None and stopping()):
             save(state, metrics)
             raise Stopped(
                 f"stopped after step {int(state.step)} of {config.epochs * steps}; the same "
                 f"command goes on from the checkpoint in {config.out}"
             )
 
+    in_chunks = any_of(progress is not None or stopping is not None)
     report(state, metrics)
     for epoch in range(len(history) + 1, config.epochs + 1):
         started = time.perf_counter()
-        on_chunk = None if progress is None and stopping is None else report
+        on_chunk = report if in_chunks else None
         state, metrics = take_steps(
             run_chunk, state, metrics, program.train_data, epoch * steps, on_chunk=on_chunk
         )
         # Copies, because the next epoch overwrites the buffers.
         step_metrics.append(jax.tree.map(np.array, metrics))
-        test = program.evaluate(state.params, state.batch_stats, program.test_data)
+        params = devices.whole(state.params)
+        test = program.evaluate(params, state.batch_stats, program.test_data)
         every = config.curvature_every
         measured = every > 0 and (epoch % every == 0 or epoch == config.epochs)
-        sharpness = (
-            program.measure(state.params, state.batch_stats, program.subset) if measured else None
-        )
+        sharpness = program.measure(params, state.batch_stats, program.subset) if measured else None
         history.append(
             EpochMetrics(
                 epoch=epoch,
@@ -159,7 +172,7 @@ def _run(
                 seconds=time.perf_counter() - started,
             )
         )
-        write_metrics(config.out, history)
+        first(partial(write_metrics, config.out, history))
         every = config.checkpoint_every
         if every and epoch % every == 0 and epoch < config.epochs:
             save(state, metrics)
@@ -194,14 +207,40 @@ def _report(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Command:
+    """Train a network and record its accuracy and curvature. None takes the default described."""
+
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")]
+    devices: int | None = None
+    """How many devices to use (None: all). Each takes its part of every batch."""
+    fsdp: bool = False
+    """Keep only a part of the parameters, and of the optimizer's state, on each device."""
+    coordinator: str | None = None
+    """Several hosts: ADDRESS:PORT at which all can reach process 0, or `cluster` to take this and
+    the following two from Slurm, Open MPI or another cluster that JAX knows. Start the same command
+    on every host."""
+    num_processes: int | None = None
+    """Several hosts: number of processes, one on each."""
+    process_id: int | None = None
+    """Several hosts: which of them this is, counted from 0. Process 0 writes the results."""
+
+
 def main() -> None:
     """Run the command line."""
     with exit_on_user_error():
-        config = tyro.cli(TrainConfig, prog="python -m experiments.train")
-        with graceful_stop() as stopping, progress_bar() as progress:
-            result = train(config, progress=progress, stopping=stopping)
-        out = resolve(config).out
-        print(f"test accuracy {result.test_accuracy:.2f} %, results in {out}")
+        command = tyro.cli(_Command, prog="python -m experiments.train")
+        with joined(command.coordinator, command.num_processes, command.process_id):
+            devices = everywhere(partial(choose, command.devices, fsdp=command.fsdp))
+            writes = jax.process_index() == 0
+            bar = progress_bar() if writes else nullcontext()
+            with graceful_stop() as stopping, bar as progress:
+                result = train(
+                    command.config, progress=progress, stopping=stopping, devices=devices
+                )
+            if writes:
+                out = resolve(command.config).out
+                print(f"test accuracy {result.test_accuracy:.2f} %, results in {out}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from jax import lax
+from jax.sharding import AxisType, PartitionSpec
 
 import xsam_jax
 
@@ -226,5 +227,32 @@ def test_steps_of_a_convolutional_net(eigenvector: Any) -> None:
     convolutions = [
         line for block in blocks for line in block.splitlines() if "convolution(" in line
     ]
+    for line in convolutions:
+        assert "[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]" in line
+
+
+def test_a_gradient_that_is_divided_among_devices() -> None:
+    """``jax.shard_map`` inside the gradient: rewritten too, and its collectives keep their axis."""
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    images, gradient = IMAGES[:4], _gradient(_scanned)
+
+    def divided(params: Any) -> Any:
+        def part(params: Any, x: chex.Array) -> Any:
+            params = jax.tree.map(lambda leaf: lax.pcast(leaf, "data", to="varying"), params)
+            return lax.pmean(gradient(params, x), "data")
+
+        specs: Any = {"in_specs": (PartitionSpec(), PartitionSpec("data"))}
+        return jax.shard_map(part, mesh=mesh, out_specs=PartitionSpec(), **specs)(params, images)
+
+    def update(gradient: Any) -> Any:
+        tx = xsam_jax.xsam(eigenvector=xsam_jax.power_iteration(iters=2))
+        return tx.update(gradient(_init()), tx.init(_init()), _init(), grad_fn=gradient)
+
+    step = jax.jit(lambda: update(xsam_jax.channels_last(divided)))
+    expected = jax.jit(lambda: update(lambda params: gradient(params, images)))()
+    chex.assert_trees_all_close(step(), expected, rtol=1e-3, atol=1e-5)
+    text = step.trace().lower(lowering_platforms=("cpu",)).as_text()
+    convolutions = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+    assert convolutions
     for line in convolutions:
         assert "[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]" in line

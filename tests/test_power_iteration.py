@@ -1,5 +1,6 @@
 """Power iteration on Hessians with prescribed spectra."""
 
+import re
 from typing import Any
 
 import chex
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import xsam_jax
 from tests import quadratic
@@ -149,3 +151,27 @@ def test_the_refresh_is_a_branch_and_its_iterations_one_loop() -> None:
     )
     assert len(calls) <= 4  # the perturbed gradient and the product, traced and checked
     assert "cond" in str(jaxpr)
+
+
+def test_on_a_mesh_only_scalars_travel() -> None:
+    """The random start is computed where it is needed, whatever the compiler would divide."""
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    shapes = {"a": (16, 8), "b": (24,), "c": (5,)}
+    params = {
+        name: jax.device_put(
+            jnp.ones(shape), NamedSharding(mesh, PartitionSpec("data" if name != "c" else None))
+        )
+        for name, shape in shapes.items()
+    }
+    gradient = lambda w: jax.tree.map(jnp.sin, w)
+    tx = xsam_jax.xsam(eigenvector=xsam_jax.power_iteration(every=2))
+
+    @jax.jit
+    def step(params: chex.ArrayTree) -> chex.ArrayTree:
+        return tx.update(gradient(params), tx.init(params), params, grad_fn=gradient)
+
+    with jax.set_mesh(mesh):
+        program = step.lower(params).compile().as_text()
+    kinds = re.findall(r"= (.*) (all-\w+|reduce-scatter|collective-\w+)\(", program)
+    assert {kind for _, kind in kinds} == {"all-reduce"}
+    assert not re.search(r"\w\[\d", " ".join(results for results, _ in kinds))

@@ -29,9 +29,9 @@ def channels_last(fn: Callable[P, T]) -> Callable[P, T]:
     step scanned over an epoch. Its result is then bit-identical to that of the function outside of
     all loops (but for grouped convolutions, which round differently there). On GPU and TPU the
     program stays as it was. It reaches convolutions inside the function's own loops, branches,
-    ``jit``, ``jax.checkpoint`` and custom derivatives. Apply it outside of differentiation: to the
-    function that computes a gradient, not to the loss, whose derivative has convolutions of its
-    own.
+    ``jit``, ``jax.shard_map``, ``jax.checkpoint`` and custom derivatives. Apply it outside of
+    differentiation: to the function that computes a gradient, not to the loss, whose derivative has
+    convolutions of its own.
 
     The transformations of this package apply it to the gradient functions they are given.
 
@@ -86,6 +86,11 @@ def _evaluate(jaxpr: core.Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> 
         operands = [read(atom) for atom in eqn.invars]
         if eqn.primitive is conv_general_dilated_p:
             outputs = _convolve(*operands, **eqn.params)
+        # JAX does not export this primitive.
+        elif eqn.primitive.name == "shard_map" and contains(
+            eqn.params["jaxpr"], conv_general_dilated_p
+        ):
+            outputs = _shard_map(operands, **eqn.params)
         else:
             params = {name: _rewrite(value) for name, value in eqn.params.items()}
             with eqn.ctx.manager:
@@ -117,6 +122,20 @@ def _convolve(
         return lax.transpose(out, np.argsort((out_batch, *out_space, out_channels)))
 
     return lax.platform_dependent(lhs, rhs, cpu=transposed, default=original)
+
+
+def _shard_map(
+    operands: Sequence[Any], *, jaxpr: core.Jaxpr, newly_manual_axes: frozenset[str], **params: Any
+) -> tuple[Any, ...]:
+    """`jax.shard_map` of the rewritten function, traced where the collectives' axes have names."""
+
+    def evaluated(*args: Any) -> tuple[Any, ...]:
+        return tuple(_evaluate(jaxpr, (), args))
+
+    outputs: tuple[Any, ...] = jax.shard_map(evaluated, axis_names=newly_manual_axes, **params)(
+        *operands
+    )
+    return outputs
 
 
 def _rewrite(param: Any) -> Any:

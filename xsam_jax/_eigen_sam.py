@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._eigenvector import Eigenpair, Tracker
+from xsam_jax._eigenvector import Eigenpair, Tracker, check_tracker
 from xsam_jax._power_iteration import power_iteration
 from xsam_jax._two_gradients import Ascent, AxisName, Descent, kept, two_gradients
 
@@ -34,6 +34,7 @@ def eigen_sam(
     *,
     eigenvector: Tracker = power_iteration(warm_start=True),
     axis_name: AxisName = None,
+    per_device: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """Eigen-SAM: SAM whose perturbation leans towards the dominant eigenvector.
 
@@ -51,6 +52,8 @@ def eigen_sam(
         reference code has none until step ``every``, and perturbs by ``rho * g`` until then, not
         normalised: we take that for an oversight.)
       axis_name: name of a `jax.shard_map` axis to average gradients and Hessian products over.
+      per_device: perturb with each device's own gradient (m-sharpness), see `sam`; the eigenvector
+        is that of all examples. Not with `oja` or `subspace`, whose product has one perturbation.
 
     Returns:
       A transformation with ``update(updates, state, params, *, grad_fn, curvature_grad_fn=None)``.
@@ -68,14 +71,14 @@ def eigen_sam(
     """
     radius = _checks.schedule("rho", rho)
     weight = _checks.schedule("alpha", alpha)
-    _checks.instance("eigenvector", eigenvector, Tracker, "power_iteration(), oja() or subspace()")
+    check_tracker(eigenvector, per_device)
 
     def init(params: chex.ArrayTree) -> EigenSAMState:
         return EigenSAMState(jnp.zeros([], jnp.int32), *eigenvector.init(params))
 
     def ascent(step: Ascent, state: EigenSAMState) -> tuple[_linalg.Scaled, EigenSAMState]:
         pair = eigenvector.before(step, Eigenpair(*state[1:]), state.count)
-        u = _linalg.scale_to(1, step.grads)
+        u = _linalg.scale_to(1, step.own)
         along = _linalg.vdot(u, pair.vector)
         lean = jnp.asarray(weight(state.count), along.dtype) * jnp.sign(along)
         direction = _linalg.combine((1 - lean * along, u), (lean, pair.vector))
@@ -86,4 +89,6 @@ def eigen_sam(
         pair = eigenvector.after(step, Eigenpair(*state[1:]))
         return step.grads_adv, kept(step, EigenSAMState(state.count, *pair))
 
-    return two_gradients(init=init, ascent=ascent, descent=descent, axis_name=axis_name)
+    return two_gradients(
+        init=init, ascent=ascent, descent=descent, axis_name=axis_name, per_device=per_device
+    )

@@ -7,7 +7,7 @@ import chex
 import jax.numpy as jnp
 from jax import lax
 
-from xsam_jax import _linalg
+from xsam_jax import _checks, _linalg
 from xsam_jax._two_gradients import Ascent, Descent
 
 
@@ -38,11 +38,24 @@ class Tracker(NamedTuple):
       before: ``(Ascent, pair, count) -> pair``, with Hessian-vector products at the parameters.
       after: ``(Descent, pair) -> pair``, from the step's two gradients.
       init: parameters -> pair before the first step.
+      free: whether its product is that of the two gradients, `free_product`.
     """
 
     before: Callable[[Ascent, Eigenpair, chex.Array], Eigenpair]
     after: Callable[[Descent, Eigenpair], Eigenpair]
     init: Callable[[chex.ArrayTree], Eigenpair] = unknown
+    free: bool = False
+
+
+def check_tracker(tracker: Any, per_device: bool) -> None:
+    """Raises unless a method that is given a tracker can use it."""
+    allowed = "power_iteration(), oja() or subspace()"
+    _checks.instance("eigenvector", tracker, Tracker, allowed)
+    if per_device and tracker.free:
+        raise ValueError(
+            "eigenvector must be power_iteration() with per_device=True: oja() and subspace() take "
+            "the Hessian product of one perturbation, and each device has another"
+        )
 
 
 def free_product(step: Descent) -> tuple[_linalg.Scaled, chex.ArrayTree]:
@@ -66,7 +79,7 @@ def from_gradients(
         del step, count
         return pair
 
-    return Tracker(before, after, init)
+    return Tracker(before, after, init, free=True)
 
 
 def periodic(every: int, refresh: Callable[[Ascent, Eigenpair, chex.Array], Eigenpair]) -> Tracker:

@@ -29,6 +29,7 @@ def friendly_sam(
     decay: float = 0.9,
     *,
     axis_name: AxisName = None,
+    per_device: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """F-SAM: SAM perturbed along the mini-batch's own noise, without the full gradient.
 
@@ -42,6 +43,7 @@ def friendly_sam(
       sigma: share of the average that is taken away, >= 0, or a schedule; 0 is SAM.
       decay: decay of the average (lambda in the paper), in [0, 1].
       axis_name: name of a `jax.shard_map` axis to average gradients over.
+      per_device: perturb with each device's own gradient (m-sharpness), see `sam`.
 
     Returns:
       A transformation with ``update(updates, state, params, *, grad_fn)``.
@@ -65,10 +67,10 @@ def friendly_sam(
         return FriendlySAMState(jnp.zeros([], jnp.int32), _linalg.zeros_like(params))
 
     def ascent(step: Ascent, state: FriendlySAMState) -> tuple[_linalg.Scaled, FriendlySAMState]:
-        noise = _linalg.combine((1, step.grads), (-share(state.count), state.mean))
+        noise = _linalg.combine((1, step.own), (-share(state.count), state.mean))
         kept = jnp.where(state.count == 0, 0, decay)
         mean = _linalg.combine((kept, state.mean), (1 - kept, step.grads))
         mean = _linalg.cast_like(mean, state.mean)
         return _linalg.scaled_to(radius(state.count), noise), state._replace(mean=mean)
 
-    return two_gradients(init=init, ascent=ascent, axis_name=axis_name)
+    return two_gradients(init=init, ascent=ascent, axis_name=axis_name, per_device=per_device)

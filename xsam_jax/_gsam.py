@@ -12,6 +12,7 @@ def gsam(
     alpha: _checks.ScalarOrSchedule = 0.4,
     *,
     axis_name: AxisName = None,
+    per_device: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """GSAM: lessens the perturbed loss and the surrogate gap between it and the loss.
 
@@ -26,6 +27,7 @@ def gsam(
         the learning rate lag the radius by one step; the two schedules here count alike.)
       alpha: weight of the orthogonal part, >= 0, or a schedule.
       axis_name: name of a `jax.shard_map` axis to average gradients over.
+      per_device: perturb with each device's own gradient (m-sharpness), see `sam`.
 
     Returns:
       A transformation with ``update(updates, state, params, *, grad_fn)``.
@@ -51,4 +53,6 @@ def gsam(
         orthogonal = _linalg.combine((1, g), (-parallel, g_adv))
         return _linalg.combine((1, g_adv), (-weight(state.count), orthogonal)), kept(step, state)
 
-    return two_gradients(ascent=sam_ascent(radius), descent=descent, axis_name=axis_name)
+    return two_gradients(
+        ascent=sam_ascent(radius), descent=descent, axis_name=axis_name, per_device=per_device
+    )

@@ -13,6 +13,7 @@ import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import AxisType, PartitionSpec
 
 _SMALL = 2**14  # elements of a leaf
 
@@ -51,8 +52,8 @@ def vdot(a: chex.ArrayTree, b: chex.ArrayTree) -> chex.Array:
     pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
     small = [pair for pair in pairs if pair[0].size <= _SMALL]
     # Every sum is compiled to kernels of its own, and most leaves of a network are biases and
-    # scales: together they are one.
-    if len(small) > 1:
+    # scales: together they are one. Not where they may lie on different devices of a mesh.
+    if len(small) > 1 and jax.sharding.get_abstract_mesh().empty:
         joined = tuple(_join(leaves, dtype) for leaves in zip(*small, strict=True))
         pairs = [pair for pair in pairs if pair[0].size > _SMALL] + [joined]
     # Sums of products and not dots: on TPUs a float32 dot multiplies in bfloat16.
@@ -111,6 +112,18 @@ def select(
 ) -> chex.ArrayTree:
     """``if_true`` where the scalar ``condition`` holds, else ``if_false``, leaf by leaf."""
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), if_true, if_false)
+
+
+def replicated(tree: chex.ArrayTree) -> chex.ArrayTree:
+    """A tree that every device of the mesh of `jax.set_mesh` has whole.
+
+    For what each can compute by itself: the compiler may divide it, and then it must travel.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or set(mesh.axis_types) != {AxisType.Auto}:
+        return tree
+    whole: chex.ArrayTree = lax.with_sharding_constraint(tree, PartitionSpec())
+    return whole
 
 
 def _join(leaves: Iterable[chex.Array], dtype: Any) -> chex.Array:

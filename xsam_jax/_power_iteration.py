@@ -68,7 +68,7 @@ def power_iteration(
             normals[begin:end].reshape(leaf.shape).astype(leaf.dtype)
             for begin, end, leaf in zip(ends[:-1], ends[1:], leaves, strict=True)
         ]
-        return jax.tree.unflatten(treedef, pieces)
+        return _linalg.replicated(jax.tree.unflatten(treedef, pieces))
 
     def refresh(step: Ascent, pair: Eigenpair, count: chex.Array) -> Eigenpair:
         if start is not None:

@@ -26,6 +26,7 @@ class Ascent(NamedTuple):
     """What a method knows before the perturbation."""
 
     grads: chex.ArrayTree
+    own: chex.ArrayTree  # the gradient to perturb with: grads, or this device's
     params: chex.ArrayTree
     hvp: Callable[[chex.ArrayTree], chex.ArrayTree]  # v -> Hv, H the Hessian at params
 
@@ -60,7 +61,7 @@ def sam_init(params: chex.ArrayTree) -> SAMState:
 
 def sam_ascent(radius: _checks.Schedule) -> Callable[[Ascent, State], tuple[_linalg.Scaled, State]]:
     """The perturbation ``rho * g / ||g||`` (Eq. 3)."""
-    return lambda step, state: (_linalg.scaled_to(radius(state.count), step.grads), state)
+    return lambda step, state: (_linalg.scaled_to(radius(state.count), step.own), state)
 
 
 def sam_descent(step: Descent, state: State) -> tuple[chex.ArrayTree, State]:
@@ -80,6 +81,7 @@ def two_gradients(
     ascent: Callable[[Ascent, State], tuple[_linalg.Scaled, State]],
     descent: Callable[[Descent, State], tuple[chex.ArrayTree, State]] = sam_descent,
     axis_name: AxisName,
+    per_device: bool,
 ) -> optax.GradientTransformationExtraArgs:
     """Builds a method from its ascent and descent.
 
@@ -88,11 +90,18 @@ def two_gradients(
       ascent: ``(Ascent, state) -> (perturbation, state)``.
       descent: ``(Descent, state) -> (direction, state)``; the state is `kept` where it is due.
       axis_name: gradients and Hessian products are averaged over this axis of `jax.shard_map`.
+      per_device: each device perturbs with its own gradient.
 
     Returns:
       A transformation. A step in which the norm of either gradient is not finite leaves its state
       as it was but for ``count``, and its direction is NaN, for `optax.apply_if_finite` to see.
+
+    Raises:
+      TypeError, ValueError: ``per_device`` is not a bool, or True without devices.
     """
+    _checks.boolean("per_device", per_device)
+    if per_device and axis_name is None:
+        raise ValueError("per_device must be False without an axis_name, got True")
 
     def update(
         updates: chex.ArrayTree,
@@ -114,11 +123,15 @@ def two_gradients(
         product = functools.partial(hvp, curvature, params)
 
         grads = _mean(updates, axis_name)
+        own = updates if per_device else grads
         new_state: Any
-        perturbation, new_state = ascent(Ascent(grads, params, product), state)
+        perturbation, new_state = ascent(Ascent(grads, own, params, product), state)
         perturbed = _linalg.cast_like(_linalg.combine((1, params), perturbation), params)
         grads_adv = channels_last(gradient)(perturbed)
-        finite = jnp.isfinite(_linalg.vdot(grads, grads) + _linalg.vdot(grads_adv, grads_adv))
+        squared = _linalg.vdot(own, own)
+        if per_device:
+            squared = lax.pmean(squared, axis_name)
+        finite = jnp.isfinite(squared + _linalg.vdot(grads_adv, grads_adv))
         direction, new_state = descent(
             Descent(grads, grads_adv, perturbation, params, extra_args, finite, state), new_state
         )

@@ -24,7 +24,11 @@ class WSAMDecoupledState(NamedTuple):
 
 
 def wsam(
-    rho: _checks.ScalarOrSchedule = 0.05, gamma: float = 0.9, *, axis_name: AxisName = None
+    rho: _checks.ScalarOrSchedule = 0.05,
+    gamma: float = 0.9,
+    *,
+    axis_name: AxisName = None,
+    per_device: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """WSAM: the loss plus a weighted sharpness, the rise of the loss within the ball.
 
@@ -36,6 +40,7 @@ def wsam(
       rho: radius of the perturbation, >= 0, or a schedule ``count -> radius``.
       gamma: weight of the sharpness, in [0, 1).
       axis_name: name of a `jax.shard_map` axis to average gradients over.
+      per_device: perturb with each device's own gradient (m-sharpness), see `sam`.
 
     Returns:
       A transformation with ``update(updates, state, params, *, grad_fn)``.
@@ -57,7 +62,9 @@ def wsam(
     def descent(step: Descent, state: SAMState) -> tuple[chex.ArrayTree, SAMState]:
         return _linalg.combine((sharpness, step.grads_adv), (1 - sharpness, step.grads)), state
 
-    return two_gradients(ascent=sam_ascent(radius), descent=descent, axis_name=axis_name)
+    return two_gradients(
+        ascent=sam_ascent(radius), descent=descent, axis_name=axis_name, per_device=per_device
+    )
 
 
 def wsam_decoupled(
@@ -67,6 +74,7 @@ def wsam_decoupled(
     gamma: float = 0.9,
     *,
     axis_name: AxisName = None,
+    per_device: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """WSAM whose sharpness term is a plain gradient step beside the base optimizer.
 
@@ -80,6 +88,7 @@ def wsam_decoupled(
       rho: radius of the perturbation, >= 0, or a schedule ``count -> radius``.
       gamma: weight of the sharpness, in [0, 1).
       axis_name: name of a `jax.shard_map` axis to average gradients over.
+      per_device: perturb with each device's own gradient (m-sharpness), see `sam`.
 
     Returns:
       A whole optimizer with ``update(updates, state, params, *, grad_fn, **extra_args)``; extra
@@ -112,7 +121,13 @@ def wsam_decoupled(
         update = _linalg.combine((1, updates), (-size, step.grads_adv), (size, step.grads))
         return update, kept(step, state._replace(base=base_state))
 
-    return two_gradients(init=init, ascent=sam_ascent(radius), descent=descent, axis_name=axis_name)
+    return two_gradients(
+        init=init,
+        ascent=sam_ascent(radius),
+        descent=descent,
+        axis_name=axis_name,
+        per_device=per_device,
+    )
 
 
 def _sharpness_weight(gamma: float) -> float:

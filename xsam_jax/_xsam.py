@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._eigenvector import Eigenpair, Tracker
+from xsam_jax._eigenvector import Eigenpair, Tracker, check_tracker
 from xsam_jax._power_iteration import power_iteration
 from xsam_jax._two_gradients import Ascent, AxisName, Descent, kept, two_gradients
 
@@ -40,6 +40,7 @@ def xsam(
     correction: Literal["signed", "projector"] = "signed",
     normalize: bool = True,
     axis_name: AxisName = None,
+    per_device: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """X-SAM: SAM's gradient with its component along the dominant eigenvector attenuated.
 
@@ -63,6 +64,8 @@ def xsam(
       correction: ``"signed"`` is Eq. 11 as printed, ``"projector"`` Theorem 5.1's.
       normalize: normalise the gradient (Eq. 9); Theorem 5.1 does not.
       axis_name: name of a `jax.shard_map` axis to average gradients and Hessian products over.
+      per_device: perturb with each device's own gradient (m-sharpness), see `sam`; the eigenvector
+        is that of all examples. Not with `oja` or `subspace`, whose product has one perturbation.
 
     Returns:
       A transformation with ``update(updates, state, params, *, grad_fn, curvature_grad_fn=None)``
@@ -92,7 +95,7 @@ def xsam(
     """
     radius = _checks.schedule("rho", rho)
     strength = _checks.schedule("alpha", alpha, high=2.0)
-    _checks.instance("eigenvector", eigenvector, Tracker, "power_iteration(), oja() or subspace()")
+    check_tracker(eigenvector, per_device)
     _checks.choice("correction", correction, ("signed", "projector"))
     _checks.boolean("normalize", normalize)
 
@@ -106,7 +109,7 @@ def xsam(
         pair = Eigenpair(state.eigenvector, state.eigenvalue, state.memory)
         v, value, memory = eigenvector.before(step, pair, state.count)
         state = state._replace(eigenvector=v, eigenvalue=value, memory=memory)
-        return _linalg.scaled_to(radius(state.count), step.grads), state
+        return _linalg.scaled_to(radius(state.count), step.own), state
 
     def descent(step: Descent, state: XSAMState) -> tuple[chex.ArrayTree, XSAMState]:
         pair = Eigenpair(state.eigenvector, state.eigenvalue, state.memory)
@@ -124,4 +127,6 @@ def xsam(
             alignment=jnp.where(step.finite, alignment, state.alignment)
         )
 
-    return two_gradients(init=init, ascent=ascent, descent=descent, axis_name=axis_name)
+    return two_gradients(
+        init=init, ascent=ascent, descent=descent, axis_name=axis_name, per_device=per_device
+    )

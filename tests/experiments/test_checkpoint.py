@@ -42,7 +42,7 @@ CONFIG = TrainConfig(
 OPTIONS = [
     *("--method", "xsam_oja", "--model", "mlp", "--batch-size", "100", "--epochs", "60"),
     *("--curvature-every", "20", "--curvature-samples", "64", "--num-matvecs", "4"),
-    *("--train-images", "400", "--checkpoint-every", "1"),
+    *("--train-images", "400", "--checkpoint-every", "1", "--devices", "1"),
 ]
 
 
@@ -88,7 +88,7 @@ def test_everything_comes_back(tmp_path: Path) -> None:
         lambda x: x.dtype, snapshot(7).state
     )
     checkpoint.remove(tmp_path)
-    assert checkpoint.restore(tmp_path, snapshot(0)).seconds == 1.5
+    assert checkpoint.restore(tmp_path, snapshot(0)) is None
 
 
 def _truncate(file: Path) -> None:

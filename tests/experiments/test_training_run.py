@@ -65,7 +65,7 @@ def test_same_seed_same_numbers_and_finished_runs_are_safe(
 ) -> None:
     out = tmp_path / "cli"
     options = ["--method=sgd", "--epochs=2", "--curvature-every=0", "--batch-size=100", "--seed=3"]
-    monkeypatch.setattr(sys, "argv", ["train", *options, "--out", str(out)])
+    monkeypatch.setattr(sys, "argv", ["train", *options, "--devices=1", "--out", str(out)])
     main()
     printed = capsys.readouterr().out
     assert str(out) in printed.replace("\n", "")

@@ -1,0 +1,177 @@
+"""Eight devices take the trajectory of one, and what travels between them is counted."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from experiments.config import Method, TrainConfig, resolve
+from experiments.devices import AXIS, ONE_DEVICE, Devices, choose
+from experiments.network import as_functions
+from experiments.program import program_of, start
+from experiments.step import TrainState, empty_metrics, make_run_chunk, placed
+from experiments.train import main, train
+from tests.experiments.conftest import Fails
+from tests.experiments.test_train_step import DATA, IMAGES, Small
+from xsam_jax import power_iteration, xsam
+
+PLACES = ("step", "refresh")
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+CONFIG = TrainConfig(
+    model="mlp",
+    batch_size=64,
+    epochs=2,
+    refresh_every=3,
+    power_iters=2,
+    curvature_samples=64,
+    num_matvecs=6,
+    train_images=192,
+    test_images=100,
+)
+
+
+class Collective(NamedTuple):
+    """A collective of a compiled program: where it stands, its kind, what comes out of it."""
+
+    place: str
+    kind: str
+    shapes: list[tuple[int, ...]]
+
+    @property
+    def numbers(self) -> int:
+        return sum(int(np.prod(shape)) for shape in self.shapes)
+
+
+def collectives(program: str) -> Iterator[Collective]:
+    """All of a program's text."""
+    for line in program.splitlines():
+        if found := re.search(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(", line):
+            shapes = re.findall(r"\w+\[([\d,]*)\]", found[1])
+            place = re.search('op_name="([^"]*)"', line)
+            yield Collective(
+                "refresh" if place and "/cond/" in place[1] else "step",
+                found[2],
+                [tuple(map(int, filter(None, shape.split(",")))) for shape in shapes],
+            )
+
+
+def shapes(found: list[Collective], place: str, kind: str) -> list[tuple[int, ...]]:
+    return sorted(s for c in found if (c.place, c.kind) == (place, kind) for s in c.shapes)
+
+
+def compiled(method: Method, devices: Devices) -> tuple[list[Collective], TrainState]:
+    config = resolve(replace(CONFIG, method=method))
+    program = program_of(config, devices=devices)
+    run_chunk, state = start(config, program)
+    metrics = devices.replicate(empty_metrics(program.steps))
+    assert isinstance(run_chunk, partial)
+    lowered = run_chunk.func.lower(*run_chunk.args, state, metrics, program.train_data, 3)
+    return list(collectives(lowered.compile().as_text())), state
+
+
+@pytest.mark.parametrize("method", ["sam", "xsam_oja", "xsam"])
+def test_one_all_reduce_a_gradient(method: Method) -> None:
+    found, state = compiled(method, choose(8))
+    size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    # Of the second gradient, and of the first with loss and accuracy; of each product. Nothing
+    # for the eigenvector.
+    assert {c.kind for c in found} == {"all-reduce"}
+    assert sorted(c.numbers for c in found if c.place == "step") == [size, size + 2]
+    assert [c.numbers for c in found if c.place == "refresh"] == [size] * (method == "xsam")
+
+
+@pytest.mark.parametrize("method", ["sam", "xsam_oja", "xsam"])
+def test_fsdp_gathers_and_scatters(method: Method) -> None:
+    """Every parameter that can be divided is, with all that is kept for it."""
+    found, state = compiled(method, choose(8, fsdp=True))
+    params = jax.tree.leaves(state.params)
+    divided = [leaf for leaf in params if AXIS in leaf.sharding.spec]
+    rest = [leaf.shape for leaf in params if AXIS not in leaf.sharding.spec]
+    assert rest == [(10,)]
+    for leaf in jax.tree.leaves(state.opt_state):
+        assert leaf.sharding.is_fully_replicated == (leaf.shape in [(), (10,)])
+
+    # A product gathers the vector beside the parameters.
+    refresh = int(method == "xsam")
+    for place, gathered, scattered in (("step", 2, 2), ("refresh", 2 * refresh, refresh)):
+        here = {kind: shapes(found, place, kind) for kind in KINDS}
+        assert here.pop("all-gather") == sorted(gathered * [leaf.shape for leaf in divided])
+        parts = [leaf.sharding.shard_shape(leaf.shape) for leaf in divided]
+        assert here.pop("reduce-scatter") == sorted(scattered * parts)
+        # And norms and inner products, which are scalars.
+        assert [s for s in here.pop("all-reduce") if s] == scattered * rest
+        assert not any(here.values())
+
+
+def test_batch_norm_averages_over_the_whole_batch() -> None:
+    """The trajectory is one device's, for two means a channel forwards and two backwards."""
+    step, start = batch_norm_steps(ONE_DEVICE)
+    expected = step(*start)
+    for fsdp in (False, True):
+        devices = choose(4, fsdp=fsdp)
+        step, start = batch_norm_steps(devices)
+        program = step.lower(*start).compile()
+        if not fsdp:
+            size = sum(leaf.size for leaf in jax.tree.leaves(start[0].params))
+            statistics = sum(leaf.size for leaf in jax.tree.leaves(start[0].batch_stats))
+            found = list(collectives(program.as_text()))
+            assert {c.kind for c in found} == {"all-reduce"}
+            numbers = {place: sum(c.numbers for c in found if c.place == place) for place in PLACES}
+            # Twice as many for a product, which derives them too.
+            assert numbers == {
+                "step": 2 * (size + 2 * statistics) + 2,
+                "refresh": size + 4 * statistics,
+            }
+        chex.assert_trees_all_close(devices.fetch(program(*start)), expected, rtol=1e-5, atol=1e-6)
+
+
+def batch_norm_steps(devices: Devices) -> Any:
+    """Steps of a CNN with BatchNorm, and what they start from."""
+    network = as_functions(Small(), IMAGES, None if devices.mesh is None else AXIS)
+    tx = optax.chain(
+        xsam(0.5, eigenvector=power_iteration(every=2, iters=2)), optax.sgd(0.1, momentum=0.9)
+    )
+    run_chunk = make_run_chunk(
+        network.train,
+        tx,
+        key=jax.random.key(0),
+        batch_size=8,
+        crop_padding=1,
+        flip=True,
+        devices=devices,
+    )
+    state = TrainState(
+        jnp.zeros((), jnp.int32), network.params, network.batch_stats, tx.init(network.params)
+    )
+    start = (placed(state, devices), *devices.replicate((empty_metrics(3), DATA)), 3)
+    return run_chunk, start
+
+
+def test_eight_devices_take_the_trajectory_of_one(tmp_path: Path) -> None:
+    def run(name: str, devices: Devices) -> tuple[dict[str, float], TrainState]:
+        ends: list[TrainState] = []
+        config = replace(CONFIG, out=tmp_path / name)
+        result = train(config, devices=devices, on_end=ends.append, draw=False)
+        numbers = {k: v for k, v in result._asdict().items() if isinstance(v, float)}
+        return numbers | {"seconds": 0}, devices.fetch(ends[0])
+
+    numbers, state = run("one", ONE_DEVICE)
+    for fsdp in (False, True):
+        found = run(f"eight {fsdp}", choose(8, fsdp=fsdp))
+        assert found[0] == pytest.approx(numbers, rel=1e-5)
+        chex.assert_trees_all_close(found[1], state, rtol=1e-5, atol=1e-6)
+
+
+def test_devices_that_there_are_not(fails: Fails) -> None:
+    assert "--devices must be in [1, 8], not 9." in fails(main, ["--devices", "9"])
+    message = fails(main, ["--batch-size", "100"])
+    assert "--batch-size must be divisible by the 8 devices, not 100" in message
