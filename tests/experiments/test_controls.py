@@ -19,9 +19,10 @@ def gradient(w: dict[str, jax.Array]) -> dict[str, jax.Array]:
 
 def vectors(tracker: Tracker, steps: int) -> np.ndarray:
     tx = xsam(eigenvector=tracker)
+    step = jax.jit(lambda state: tx.update(gradient(W), state, W, grad_fn=gradient))
     state, found = tx.init(W), []
     for _ in range(steps):
-        _, state = jax.jit(lambda s: tx.update(gradient(W), s, W, grad_fn=gradient))(state)
+        _, state = step(state)
         found.append(np.concatenate([state.eigenvector["a"], state.eigenvector["b"]]))
     return np.array(found)
 

@@ -92,7 +92,7 @@ class Run:
 
     def end(self) -> list[tuple[int, str]]:
         """Status and last line on stderr of each; a hang is an error."""
-        ends = [(process, process.communicate(timeout=100)[1]) for process in self.processes]
+        ends = [(process, process.communicate(timeout=300)[1]) for process in self.processes]
         return [(process.returncode, f"\n{errors}".splitlines()[-1]) for process, errors in ends]
 
 
