@@ -15,7 +15,7 @@ from experiments.tracking.__main__ import TrackingConfig, main, measure
 from experiments.tracking.report import pareto_front
 from experiments.tracking.settings import Problem
 from experiments.tracking.watch import OWN_BATCH, Sizes, compile_programs, watch
-from experiments.tracking.watchers import all_watchers
+from experiments.tracking.watchers import Watcher, all_watchers
 from tests.experiments.conftest import Fails
 
 SIZES = Sizes(steps=120, batch_size=64, burn_in=60, every=20, sample_size=256, num_matvecs=6)
@@ -48,6 +48,22 @@ def test_every_tracker_follows_a_known_eigenvector() -> None:
         assert np.mean(values) > (0.6 if name == "ritz_pairs" else 0.85), name
         assert np.max(values) < 1 + 1e-4, name
     assert run["loss"][-1] < 5
+
+
+def test_each_tracker_is_measured_under_its_own_name() -> None:
+    """Whatever the order of the names: a compiled step returns them sorted."""
+    problem = least_squares()
+
+    def along(axis: int) -> Watcher:
+        return Watcher("", "free", 2.0, jnp.zeros_like, lambda _, v: v, lambda v: v.at[axis].set(1))
+
+    watchers = {"second": along(1), "first": along(0)}
+    sizes = SIZES._replace(steps=2, burn_in=1, every=1)
+    run = watch(problem, compile_programs(problem, watchers, sizes), watchers, sizes, seed=1)
+    sample = np.asarray(fixed_subset(problem.data, 256).images).reshape(-1, 6)
+    for name, axis in (("first", 0), ("second", 1)):
+        expected = np.mean(sample[:, axis] ** 2) / run["lambda_1"][0]
+        assert run["quality"][name] == pytest.approx([expected], rel=1e-4)
 
 
 @pytest.mark.slow
