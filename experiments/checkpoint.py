@@ -59,7 +59,7 @@ def save(out: Path, snapshot: Snapshot) -> None:
 
     folder = out / CHECKPOINTS
     step = int(snapshot.state.step)
-    place, temporary = folder / f"{step:08d}", folder / f".{step:08d}.{os.getpid()}.tmp"
+    place, temporary = place_of(out, step), folder / f".{step:08d}.{os.getpid()}.tmp"
     try:
         temporary.mkdir(parents=True)
         arrays = _arrays(snapshot)
@@ -111,6 +111,11 @@ def restore(out: Path, start: Snapshot) -> Snapshot:
     return start
 
 
+def place_of(out: Path, step: int) -> Path:
+    """Where the checkpoint after a step lies."""
+    return out / CHECKPOINTS / f"{step:08d}"
+
+
 def remove(out: Path) -> None:
     """Remove all checkpoints of a run."""
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
@@ -120,14 +125,14 @@ def _read(place: Path, start: Snapshot) -> Snapshot:
     from orbax.checkpoint import v1 as orbax
 
     about = json.loads((place / "run.json").read_text())
-    history = [EpochMetrics(**epoch) for epoch in about["history"]]
-    template = _arrays(start._replace(step_metrics=[start.metrics] * len(history)))
+    template = _arrays(start._replace(step_metrics=[start.metrics] * len(about["history"])))
     # Orbax would cast in silence.
     if about["leaves"] != _leaves(template):
         raise UserError(
             f"{place} is a checkpoint of another version of this program: name another directory "
             "with --out."
         )
+    history = [EpochMetrics(**epoch) for epoch in about["history"]]
     arrays = orbax.load(place.absolute() / "arrays", jax.tree.map(_abstract, template))
     losses, accuracies = arrays["past"]
     past = [StepMetrics(losses[i], accuracies[i]) for i in range(len(history))]

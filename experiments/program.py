@@ -76,7 +76,9 @@ def start(config: ResolvedConfig, program: Program) -> tuple[RunChunk, TrainStat
     init_key, batch_key = jax.random.split(jax.random.key(config.seed))
     network = build_network(config.model, program.data, init_key)
     opt_state = program.method(varied(config)).init(network.params)
-    state = TrainState(jnp.zeros((), jnp.int32), network.params, network.batch_stats, opt_state)
+    none = jnp.zeros((), jnp.int32)
+    # Two buffers, because both are donated.
+    state = TrainState(none, network.params, network.batch_stats, opt_state, jnp.array(none))
     return partial(program.run_chunk, varied(config), batch_key), state
 
 
@@ -113,6 +115,7 @@ def _program(config: ResolvedConfig, observe: Observe | None) -> Program:
             batch_size=config.batch_size,
             crop_padding=data.crop_padding if config.augment else 0,
             flip=data.flip and config.augment,
+            max_bad_steps=config.max_bad_steps,
         )(state, metrics, data_, stop)
 
     return Program(

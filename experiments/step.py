@@ -24,16 +24,21 @@ class TrainState(NamedTuple):
         params: Parameters.
         batch_stats: Running statistics of BatchNorm.
         opt_state: State of the method and its base optimizer.
+        bad_steps: Bad steps in a row up to here, int32; see `train_step`.
     """
 
     step: jax.Array
     params: chex.ArrayTree
     batch_stats: chex.ArrayTree
     opt_state: optax.OptState
+    bad_steps: chex.Numeric = 0
 
 
 class StepMetrics(NamedTuple):
-    """Loss and accuracy in [0, 1] of each step of one epoch, from the pass at w itself."""
+    """Loss and accuracy in [0, 1] of each step of one epoch, from the pass at w itself.
+
+    The loss of a bad step is NaN.
+    """
 
     loss: jax.Array
     accuracy: jax.Array
@@ -54,6 +59,9 @@ def train_step(
     Every pass starts from the same batch statistics, and only the pass at w itself, whose gradient
     the method is given, advances them.
 
+    A step is bad if its loss or anything of its update is not finite. It is counted and changes
+    nothing else.
+
     Args:
         apply: The network's forward pass in training.
         tx: The method.
@@ -61,7 +69,7 @@ def train_step(
         batch: The batch, augmented.
 
     Returns:
-        State after the step; loss and accuracy at the parameters before it.
+        State after the step; loss, NaN if it was bad, and accuracy at the parameters before it.
     """
     loss_fn = partial(loss_and_outcome, apply, batch_stats=state.batch_stats, batch=batch)
     (loss, outcome), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
@@ -71,8 +79,17 @@ def train_step(
 
     updates, opt_state = tx.update(grads, state.opt_state, state.params, grad_fn=grad_fn)
     params = optax.apply_updates(state.params, updates)
-    after = TrainState(state.step + 1, params, outcome.batch_stats, opt_state)
-    return after, loss, outcome.accuracy
+    good = jnp.isfinite(loss)
+    for update in jax.tree.leaves(updates):
+        good &= jnp.all(jnp.isfinite(update))
+    params, batch_stats, opt_state = jax.tree.map(
+        partial(jnp.where, good),
+        (params, outcome.batch_stats, opt_state),
+        (state.params, state.batch_stats, state.opt_state),
+    )
+    bad_steps = jnp.where(good, 0, state.bad_steps + 1)
+    after = TrainState(state.step + 1, params, batch_stats, opt_state, bad_steps)
+    return after, jnp.where(good, loss, jnp.nan), outcome.accuracy
 
 
 def make_run_chunk(
@@ -83,6 +100,7 @@ def make_run_chunk(
     batch_size: int,
     crop_padding: int,
     flip: bool,
+    max_bad_steps: int = 0,
 ) -> RunChunk:
     """Compile a function that takes any number of steps within one epoch.
 
@@ -96,6 +114,7 @@ def make_run_chunk(
         batch_size: Images per step.
         crop_padding: See `augmented`.
         flip: See `augmented`.
+        max_bad_steps: Take no step after so many bad ones in a row, 0 for no such limit.
 
     Returns:
         The function. It donates the state and the metrics that it is given.
@@ -121,16 +140,18 @@ def make_run_chunk(
         epoch_key = jax.random.fold_in(order_key, first // steps)
         order = epoch_order(epoch_key, num_images, batch_size)
 
-        def body(
-            i: jax.Array, carry: tuple[TrainState, StepMetrics]
-        ) -> tuple[TrainState, StepMetrics]:
+        def body(carry: tuple[TrainState, StepMetrics]) -> tuple[TrainState, StepMetrics]:
             state, metrics = carry
-            state, new = step(state, data, order[i - first])
-            return state, jax.tree.map(lambda all_, x: all_.at[i - first].set(x), metrics, new)
+            i = state.step - first
+            state, new = step(state, data, order[i])
+            return state, jax.tree.map(lambda all_, x: all_.at[i].set(x), metrics, new)
 
-        after: tuple[TrainState, StepMetrics] = jax.lax.fori_loop(
-            state.step, stop, body, (state, metrics)
-        )
+        def goes_on(carry: tuple[TrainState, StepMetrics]) -> jax.Array:
+            state, _ = carry
+            more = state.step < stop
+            return more & (state.bad_steps < max_bad_steps) if max_bad_steps else more
+
+        after: tuple[TrainState, StepMetrics] = jax.lax.while_loop(goes_on, body, (state, metrics))
         return after
 
     return run_chunk

@@ -73,7 +73,7 @@ def subspace(decay: float = 0.98, ridge: float = 0.3) -> Tracker:
     """
     _checks.positive("ridge", ridge)
     _checks.positive("decay", decay)
-    if decay >= 1:
+    if not isinstance(decay, jax.core.Tracer) and decay >= 1:
         raise ValueError(f"decay must be a number in (0, 1), got {decay!r}")
 
     def init(params: chex.ArrayTree) -> Eigenpair:
@@ -106,10 +106,9 @@ def subspace(decay: float = 0.98, ridge: float = 0.3) -> Tracker:
             for i in range(2)
         )
         memory = SubspaceMemory(second, responses, covariance)
-        usable = (size > 0) & (_norm(seen.metric, basis[:, 0]) > 0)
-        new: Eigenpair = _linalg.select(
-            usable, Eigenpair(vector, value.astype(jnp.float32), memory), pair
-        )
+        value = value.astype(jnp.float32)
+        usable = (size > 0) & (_norm(seen.metric, basis[:, 0]) > 0) & jnp.isfinite(value)
+        new: Eigenpair = _linalg.select(usable, Eigenpair(vector, value, memory), pair)
         return new
 
     return from_gradients(after, init)

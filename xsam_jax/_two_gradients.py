@@ -82,9 +82,15 @@ def two_gradients(
       axis_name: gradients and Hessian products are averaged over this axis of `jax.shard_map`.
 
     Returns:
-      A transformation. A step in which the norm of either gradient is not finite leaves its state
-      as it was but for ``count``, and its direction is NaN, for `optax.apply_if_finite` to see.
+      A transformation. A step in which the norm of either gradient or the eigenvalue, if there is
+      one, is not finite leaves its state as it was but for ``count``, and its direction is NaN, for
+      `optax.apply_if_finite` to see.
     """
+    _checks.axis_name(axis_name)
+
+    def checked_init(params: chex.ArrayTree) -> Any:
+        _checks.real("params", params)
+        return init(params)
 
     def update(
         updates: chex.ArrayTree,
@@ -99,6 +105,7 @@ def two_gradients(
             raise ValueError("params must be given: update(updates, state, params, grad_fn=...)")
         _checks.real("params", params)
         _checks.same_tree("updates", updates, params)
+        _checks.real("updates", updates)
         gradient = _averaged("grad_fn", grad_fn, params, axis_name)
         curvature = gradient
         if curvature_grad_fn is not None:
@@ -114,6 +121,8 @@ def two_gradients(
         )
 
         finite = jnp.isfinite(_linalg.vdot(grads, grads) + _linalg.vdot(grads_adv, grads_adv))
+        # A tracker's scalars overflow before its vector is poisoned.
+        finite &= jnp.isfinite(getattr(new_state, "eigenvalue", 0.0))
         direction = _linalg.scale(jnp.where(finite, 1, jnp.nan), direction)
         new_state = _linalg.select(finite, new_state, state)
         return (
@@ -121,7 +130,7 @@ def two_gradients(
             new_state._replace(count=optax.safe_increment(state.count)),
         )
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return optax.GradientTransformationExtraArgs(checked_init, update)
 
 
 def _averaged(
@@ -138,6 +147,7 @@ def _averaged(
         try:
             grads = grad_fn(at)
             _checks.same_tree(f"the result of {name}", grads, params)
+            _checks.real(f"the result of {name}", grads)
         except Exception as error:
             if has_masked(params):
                 error.add_note(MASKED_NOTE)

@@ -1,8 +1,10 @@
 """X-SAM."""
 
+import warnings
 from typing import Any, Literal, NamedTuple
 
 import chex
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -95,6 +97,8 @@ def xsam(
     _checks.instance("eigenvector", eigenvector, Tracker, "power_iteration(), oja() or subspace()")
     _checks.choice("correction", correction, ("signed", "projector"))
     _checks.boolean("normalize", normalize)
+    if correction == "projector" and not callable(alpha) and not isinstance(alpha, jax.core.Tracer):
+        _warn_of_no_descent(float(alpha))
 
     def init(params: chex.ArrayTree) -> XSAMState:
         vector, value, memory = eigenvector.init(params)
@@ -121,3 +125,14 @@ def xsam(
         return direction, XSAMState(state.count, v, value, alignment, memory)
 
     return two_gradients(init=init, ascent=ascent, descent=descent, axis_name=axis_name)
+
+
+def _warn_of_no_descent(alpha: float) -> None:
+    if alpha >= 1:
+        warnings.warn(
+            f"alpha = {alpha:g} with correction='projector' leaves no descent along the "
+            "eigenvector, and training can diverge: the safe range is alpha < 1, as in Theorem "
+            "5.1's bound, and the paper's best values are 0.1 to 0.4",
+            UserWarning,
+            stacklevel=3,
+        )
