@@ -58,7 +58,7 @@ def save(out: Path, snapshot: Snapshot) -> None:
 
     folder = out / CHECKPOINTS
     step = int(snapshot.state.step)
-    place, temporary = folder / f"{step:08d}", folder / f".{step:08d}.{os.getpid()}.tmp"
+    place, temporary = place_of(out, step), folder / f".{step:08d}.{os.getpid()}.tmp"
     try:
         temporary.mkdir(parents=True)
         arrays = _arrays(snapshot)
@@ -114,6 +114,11 @@ def restore(out: Path, start: Snapshot) -> Snapshot | None:
     return None
 
 
+def place_of(out: Path, step: int) -> Path:
+    """Where the checkpoint after a step lies."""
+    return out / CHECKPOINTS / f"{step:08d}"
+
+
 def remove(out: Path) -> None:
     """Remove all checkpoints of a run."""
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
@@ -123,16 +128,16 @@ def _read(place: Path, start: Snapshot) -> Snapshot:
     from orbax.checkpoint import v1 as orbax
 
     about = json.loads((place / "run.json").read_text())
-    history = [EpochMetrics(**epoch) for epoch in about["history"]]
     state, metrics = jax.tree.map(_like, (start.state, start.metrics))
-    past = [metrics] * len(history)
-    template = _arrays(Snapshot(state, metrics, past, history, 0.0))
+    past = [metrics] * len(about["history"])
+    template = _arrays(Snapshot(state, metrics, past, [], 0.0))
     # Orbax would cast in silence.
     if about["leaves"] != _leaves(template):
         raise UserError(
             f"{place} is a checkpoint of another version of this program: name another directory "
             "with --out."
         )
+    history = [EpochMetrics(**epoch) for epoch in about["history"]]
     context = orbax.Context()
     context.multiprocessing.active_processes = {0}
     with context:

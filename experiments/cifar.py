@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from experiments.errors import UserError
 
 _PIXELS = 3 * 32 * 32
+# The four archives have 170 million.
+_MOST_BYTES = 1 << 28
 # Planes of red, green and blue (n, 3072), and labels (n,).
 _Rows = tuple[NDArray[np.uint8], NDArray[np.int32]]
 
@@ -159,6 +161,9 @@ def read_cifar(archive: Archive, directory: Path) -> tuple[Split, Split]:
         UserError: It is not what its authors published.
     """
     file = directory / archive.file
+    size = file.stat().st_size
+    if size > _MOST_BYTES:
+        raise UserError(f"{file} is damaged: it has {size} bytes; download it again.")
     with file.open("rb") as content:
         found = hashlib.file_digest(content, "md5").hexdigest()
     if found != archive.md5:

@@ -97,6 +97,10 @@ class _Common:
     """Random vectors that estimate the Hessian's trace at the end of the run, 0 for none, else at
     least 2."""
 
+    max_bad_steps: int = 5
+    """Stop after so many steps in a row whose loss or update is not finite, 0 for never. Such a
+    step changes nothing; metrics.jsonl lists it."""
+
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
         fields = dataclasses.asdict(self)
@@ -231,6 +235,7 @@ def _validate(config: ResolvedConfig) -> None:
         "seed": (lambda x: 0 <= x < 2**32, "in [0, 2**32)"),
         "curvature_every": not_negative,
         "checkpoint_every": not_negative,
+        "max_bad_steps": not_negative,
         "learning_rate": positive,
         "rho": not_negative,
         "weight_decay": not_negative,

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from experiments.errors import UserError
 
 _UNSIGNED_BYTE = 0x08
-_MOST_BYTES = 1 << 30
+# Above the 47 million of MNIST's training images.
+_MOST_BYTES = 1 << 26
+_PIECE = 1 << 20
 
 
 def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
@@ -41,7 +43,10 @@ def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
             size = math.prod(shape)
             if not 0 < size <= _MOST_BYTES:
                 raise UserError(f"{path} claims the impossible shape {shape}.")
-            content = file.read(size + 1)
+            # Piece by piece: what is not there is not allocated.
+            content = bytearray()
+            while len(content) <= size and (piece := file.read(min(_PIECE, size + 1))):
+                content += piece
     except EOFError:
         raise UserError(f"{path} is truncated: its gzip stream ends too early.") from None
     except (OSError, zlib.error) as error:

@@ -85,7 +85,9 @@ def start(config: ResolvedConfig, program: Program) -> tuple[RunChunk, TrainStat
     batch_key = jax.random.wrap_key_data(devices.replicate(jax.random.key_data(batch_key)))
     network = build_network(config.model, program.data, init_key)
     opt_state = program.method(varied(config)).init(network.params)
-    state = TrainState(jnp.zeros((), jnp.int32), network.params, network.batch_stats, opt_state)
+    none = jnp.zeros((), jnp.int32)
+    # Two buffers, because both are donated.
+    state = TrainState(none, network.params, network.batch_stats, opt_state, jnp.array(none))
     return partial(program.run_chunk, varied(config), batch_key), placed(state, devices)
 
 
@@ -133,6 +135,7 @@ def _program(config: ResolvedConfig, observe: Observe | None, devices: Devices) 
             flip=data.flip and config.augment,
             ascent_part=ascent_part,
             devices=devices,
+            max_bad_steps=config.max_bad_steps,
         )(state, metrics, data_, stop)
 
     return Program(

@@ -18,8 +18,9 @@ from experiments.errors import UserError
 
 CHECKPOINTS = "checkpoints"
 _PACKAGES = ("jax", "jaxlib", "optax", "flax", "xsam_jax")
-# Where a run lies, where it read from and how often it was saved do not make it another run.
-_NOT_IDENTITY = ("out", "data_dir", "checkpoint_every")
+# Where a run lies, where it read from, how often it was saved and when it would have given up do
+# not make it another run.
+_NOT_IDENTITY = ("out", "data_dir", "checkpoint_every", "max_bad_steps")
 
 
 class EpochMetrics(NamedTuple):
@@ -27,7 +28,8 @@ class EpochMetrics(NamedTuple):
 
     Attributes:
         epoch: Counted from 1.
-        train_loss: Mean over the epoch's steps, at the parameters before each step, augmented.
+        train_loss: Mean over the epoch's steps, at the parameters before each step, augmented; bad
+            steps are left out.
         train_accuracy: The same, percent.
         test_loss: After the epoch.
         test_accuracy: After the epoch, percent.
@@ -35,6 +37,8 @@ class EpochMetrics(NamedTuple):
             measured.
         angle: Degrees between SAM's second gradient and its eigenvector, None where not measured.
         seconds: Wall time of the epoch, its evaluation and compilation included.
+        bad_steps: Numbers of its steps, counted from 1 in the run, that were not finite and changed
+            nothing.
     """
 
     epoch: int
@@ -45,6 +49,7 @@ class EpochMetrics(NamedTuple):
     lambda_max: float | None
     angle: float | None
     seconds: float
+    bad_steps: Sequence[int] = ()
 
 
 class Result(NamedTuple):

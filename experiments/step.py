@@ -26,12 +26,14 @@ class TrainState(NamedTuple):
         params: Parameters.
         batch_stats: Running statistics of BatchNorm.
         opt_state: State of the method and its base optimizer.
+        bad_steps: Bad steps in a row up to here, int32; see `train_step`.
     """
 
     step: jax.Array
     params: chex.ArrayTree
     batch_stats: chex.ArrayTree
     opt_state: optax.OptState
+    bad_steps: chex.Numeric = 0
 
 
 def placed(state: TrainState, devices: Devices) -> TrainState:
@@ -41,11 +43,15 @@ def placed(state: TrainState, devices: Devices) -> TrainState:
         params=devices.place(state.params),
         batch_stats=devices.replicate(state.batch_stats),
         opt_state=devices.place(state.opt_state),
+        bad_steps=devices.replicate(state.bad_steps),
     )
 
 
 class StepMetrics(NamedTuple):
-    """Loss and accuracy in [0, 1] of each step of one epoch, from the pass at w itself."""
+    """Loss and accuracy in [0, 1] of each step of one epoch, from the pass at w itself.
+
+    The loss of a bad step is NaN.
+    """
 
     loss: jax.Array
     accuracy: jax.Array
@@ -68,6 +74,9 @@ def train_step(
     Every pass starts from the same batch statistics, and only the pass at w itself, whose gradient
     the method is given, advances them.
 
+    A step is bad if its loss or anything of its update is not finite. It is counted and changes
+    nothing else.
+
     Args:
         apply: The network's forward pass in training.
         tx: The method.
@@ -78,7 +87,7 @@ def train_step(
         devices: Where the gradient is computed.
 
     Returns:
-        State after the step; loss and accuracy at the parameters before it.
+        State after the step; loss, NaN if it was bad, and accuracy at the parameters before it.
     """
     images = max(1, round(ascent_part * len(batch.labels)))
     part = devices.split(jax.tree.map(lambda leaf: leaf[:images], batch))
@@ -94,7 +103,17 @@ def train_step(
     with devices.known():
         updates, opt_state = tx.update(grads, state.opt_state, state.params, **extra_args)
     params = optax.apply_updates(state.params, updates)
-    return TrainState(state.step + 1, params, batch_stats, opt_state), loss, accuracy
+    good = jnp.isfinite(loss)
+    for update in jax.tree.leaves(updates):
+        good &= jnp.all(jnp.isfinite(update))
+    params, batch_stats, opt_state = jax.tree.map(
+        partial(jnp.where, good),
+        (params, batch_stats, opt_state),
+        (state.params, state.batch_stats, state.opt_state),
+    )
+    bad_steps = jnp.where(good, 0, state.bad_steps + 1)
+    after = TrainState(state.step + 1, params, batch_stats, opt_state, bad_steps)
+    return after, jnp.where(good, loss, jnp.nan), accuracy
 
 
 def make_run_chunk(
@@ -107,6 +126,7 @@ def make_run_chunk(
     flip: bool,
     ascent_part: float = 1.0,
     devices: Devices = ONE_DEVICE,
+    max_bad_steps: int = 0,
 ) -> RunChunk:
     """Compile a function that takes any number of steps within one epoch.
 
@@ -122,6 +142,7 @@ def make_run_chunk(
         flip: See `augmented`.
         ascent_part: See `train_step`.
         devices: Where state, batches and gradients lie.
+        max_bad_steps: Take no step after so many bad ones in a row, 0 for no such limit.
 
     Returns:
         The function. It donates the state and the metrics that it is given.
@@ -150,16 +171,18 @@ def make_run_chunk(
         epoch_key = jax.random.fold_in(order_key, first // steps)
         order = epoch_order(epoch_key, num_images, batch_size)
 
-        def body(
-            i: jax.Array, carry: tuple[TrainState, StepMetrics]
-        ) -> tuple[TrainState, StepMetrics]:
+        def body(carry: tuple[TrainState, StepMetrics]) -> tuple[TrainState, StepMetrics]:
             state, metrics = carry
-            state, new = step(state, data, order[i - first])
-            return state, jax.tree.map(lambda all_, x: all_.at[i - first].set(x), metrics, new)
+            i = state.step - first
+            state, new = step(state, data, order[i])
+            return state, jax.tree.map(lambda all_, x: all_.at[i].set(x), metrics, new)
 
-        after: tuple[TrainState, StepMetrics] = jax.lax.fori_loop(
-            state.step, stop, body, (state, metrics)
-        )
+        def goes_on(carry: tuple[TrainState, StepMetrics]) -> jax.Array:
+            state, _ = carry
+            more = state.step < stop
+            return more & (state.bad_steps < max_bad_steps) if max_bad_steps else more
+
+        after: tuple[TrainState, StepMetrics] = jax.lax.while_loop(goes_on, body, (state, metrics))
         return after
 
     return run_chunk

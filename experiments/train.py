@@ -7,6 +7,7 @@ from the last checkpoint.
 """
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -18,13 +19,14 @@ import jax
 import numpy as np
 import optax
 import tyro
+from numpy.typing import NDArray
 
 from experiments import checkpoint
 from experiments.checkpoint import Snapshot
 from experiments.config import ResolvedConfig, TrainConfig, resolve
 from experiments.curves import write_curves
 from experiments.devices import ONE_DEVICE, Devices, choose
-from experiments.errors import exit_on_user_error
+from experiments.errors import BadNumbers, exit_on_user_error
 from experiments.hosts import any_of, check_same, everywhere, first, joined
 from experiments.program import Observe, Program, program_of, start
 from experiments.progress import OnProgress, Report, progress_bar
@@ -72,6 +74,7 @@ def train(
     Raises:
         UserError: A value is out of range, the data are missing or damaged, or the directory holds
             another run. Nothing has been written then. Or a checkpoint cannot be written.
+        BadNumbers: Too many bad steps in a row; the run has been saved.
         Stopped: ``stopping`` said so.
     """
     started = time.perf_counter()
@@ -136,6 +139,9 @@ def _run(
         first(partial(checkpoint.save, config.out, snapshot))
 
     def report(state: TrainState, metrics: StepMetrics) -> None:
+        if 0 < config.max_bad_steps <= int(state.bad_steps):
+            save(state, metrics)
+            raise BadNumbers(_no_end(config, state))
         if progress is not None:
             progress(_report(config.epochs, state, metrics, history))
         if any_of(stopping is not None and stopping()):
@@ -153,6 +159,8 @@ def _run(
         state, metrics = take_steps(
             run_chunk, state, metrics, program.train_data, epoch * steps, on_chunk=on_chunk
         )
+        if on_chunk is None:
+            report(state, metrics)
         # Copies, because the next epoch overwrites the buffers.
         step_metrics.append(jax.tree.map(np.array, metrics))
         params = devices.whole(state.params)
@@ -160,16 +168,21 @@ def _run(
         every = config.curvature_every
         measured = every > 0 and (epoch % every == 0 or epoch == config.epochs)
         sharpness = program.measure(params, state.batch_stats, program.subset) if measured else None
+        good = ~np.isnan(step_metrics[-1].loss)
+        bad_steps = ((epoch - 1) * steps + 1 + np.flatnonzero(~good)).tolist()
+        if bad_steps:
+            print(f"epoch {epoch}: left out {_listed(bad_steps)}, not finite", file=sys.stderr)
         history.append(
             EpochMetrics(
                 epoch=epoch,
-                train_loss=float(np.mean(metrics.loss)),
-                train_accuracy=100 * float(np.mean(metrics.accuracy)),
+                train_loss=_mean(metrics.loss, good),
+                train_accuracy=100 * _mean(metrics.accuracy, good),
                 test_loss=float(test.loss),
                 test_accuracy=100 * float(test.accuracy),
                 lambda_max=None if sharpness is None else float(sharpness.lambda_max),
                 angle=None if sharpness is None else float(sharpness.angle),
                 seconds=time.perf_counter() - started,
+                bad_steps=bad_steps,
             )
         )
         first(partial(write_metrics, config.out, history))
@@ -180,12 +193,34 @@ def _run(
     return Snapshot(state, metrics, step_metrics, history, earlier)
 
 
+def _mean(values: jax.Array, good: NDArray[np.bool_]) -> float:
+    """The mean over the good steps; over all of them by the reduction of runs without bad ones."""
+    if good.all():
+        return float(np.mean(values))
+    return float(np.asarray(values)[good].mean()) if good.any() else math.nan
+
+
+def _listed(steps: list[int]) -> str:
+    return f"step{'s' * (len(steps) > 1)} {', '.join(map(str, steps))}"
+
+
+def _no_end(config: ResolvedConfig, state: TrainState) -> str:
+    bad, last = int(state.bad_steps), int(state.step)
+    return (
+        f"loss or update not finite {bad} times in a row, first in step {last - bad + 1}: the "
+        f"state before it is in the checkpoint {checkpoint.place_of(config.out, last)}, and the "
+        "same command with a larger --max-bad-steps goes on from there."
+    )
+
+
 def _report(
     epochs: int, state: TrainState, metrics: StepMetrics, history: list[EpochMetrics]
 ) -> Report:
     step, steps = int(state.step), len(metrics.loss)
     epoch = max(step - 1, 0) // steps
     done = step - epoch * steps
+    loss, accuracy = np.asarray(metrics.loss)[:done], np.asarray(metrics.accuracy)[:done]
+    good = ~np.isnan(loss)
     measured = [line for line in history if line.lambda_max is not None]
     eigenvalue = optax.tree.get(state.opt_state, "eigenvalue")
     if eigenvalue is None and measured:
@@ -199,8 +234,8 @@ def _report(
         epochs=epochs,
         step=step,
         steps=epochs * steps,
-        loss=float(np.asarray(metrics.loss)[:done].mean()) if done else math.nan,
-        accuracy=100 * float(np.asarray(metrics.accuracy)[:done].mean()) if done else math.nan,
+        loss=float(loss[good].mean()) if good.any() else math.nan,
+        accuracy=100 * float(accuracy[good].mean()) if good.any() else math.nan,
         eigenvalue=None if eigenvalue is None else float(eigenvalue),
         angle=angle,
         test_accuracy=history[-1].test_accuracy if history else None,

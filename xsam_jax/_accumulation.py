@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from xsam_jax import _linalg
+from xsam_jax import _checks, _linalg
 from xsam_jax._convolution import channels_last
 from xsam_jax._hvp import GradFn
 
@@ -30,8 +30,9 @@ def mean_grad_fn(
       for float64 parameters.
 
     Raises:
-      TypeError: ``loss_fn`` is not a function.
-      ValueError: ``batches`` has no arrays, or leading axes that differ or are empty.
+      TypeError: ``loss_fn`` is not a function, or ``batches`` holds something that is no array.
+      ValueError: ``batches`` has no arrays, or leading axes that differ or are empty; or, when the
+        gradient is taken, the loss is not a scalar.
 
     Example:
       >>> import jax.numpy as jnp, xsam_jax
@@ -40,17 +41,24 @@ def mean_grad_fn(
       >>> grad_fn(jnp.array(0.0))
       Array(-5., dtype=float32)
     """
-    if not callable(loss_fn):
-        raise TypeError(f"loss_fn must be a function (params, batch) -> loss, got {loss_fn!r}")
+    _checks.function("loss_fn", loss_fn, "(params, batch) -> loss")
+    if not all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(batches)):
+        raise TypeError(f"batches must be arrays, got {batches!r}")
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(batches)]
     if len({shape[:1] for shape in shapes}) != 1 or not shapes[0] or shapes[0][0] == 0:
         raise ValueError(
             f"batches must be arrays with a common leading axis of length >= 1, got shapes {shapes}"
         )
 
+    def scalar_loss(params: chex.ArrayTree, batch: chex.ArrayTree) -> chex.Array:
+        value = loss_fn(params, batch)
+        if jnp.shape(value) != ():
+            raise ValueError(f"loss_fn must return a scalar, got shape {jnp.shape(value)}")
+        return value
+
     def grad_fn(params: chex.ArrayTree) -> chex.ArrayTree:
         def add(total: chex.ArrayTree, batch: chex.ArrayTree) -> tuple[chex.ArrayTree, None]:
-            grads = channels_last(jax.grad(loss_fn))(params, batch)
+            grads = channels_last(jax.grad(scalar_loss))(params, batch)
             return _linalg.cast_like(_linalg.combine((1, total), (1, grads)), total), None
 
         total, _ = lax.scan(add, _linalg.zeros_like(params), batches)

@@ -38,7 +38,9 @@ def angle(grads: chex.ArrayTree, v: chex.ArrayTree, *, layerwise: bool = False) 
       (36.87, 45.0)
     """
     _checks.boolean("layerwise", layerwise)
+    _checks.real("grads", grads)
     _checks.same_tree("v", v, grads)
+    _checks.real("v", v)
     if layerwise:
         grads = jax.tree.map(partial(_linalg.scale_to, 1), grads)
     a, b = _linalg.scale_to(1, grads), _linalg.scale_to(1, v)

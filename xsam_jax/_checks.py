@@ -13,40 +13,91 @@ Schedule = Callable[[chex.Numeric], chex.Numeric]
 ScalarOrSchedule: TypeAlias = float | chex.Array | Schedule
 
 
+# What rounding may make of a schedule that ends at a bound.
+_TOLERANCE = 1e-6
+
+
 def schedule(
     name: str, value: ScalarOrSchedule, low: float = 0.0, high: float = math.inf
 ) -> Schedule:
-    """A checked hyperparameter as a function of the step count; a schedule is one already."""
-    if callable(value):
-        return value
-    number(name, value, low, high)
-    return lambda count: value
+    """A checked hyperparameter as a function of the step count, checked at each step too.
+
+    What is only known when the step runs cannot raise: out of range it becomes NaN, and with it the
+    step's direction.
+    """
+    if not callable(value):
+        number(name, value, low, high)
+
+    def checked(count: chex.Numeric) -> chex.Numeric:
+        result = value(count) if callable(value) else value
+        if not isinstance(result, jax.core.Tracer):
+            if callable(value):
+                number(f"the value of the schedule {name}", result, low, high, _TOLERANCE)
+            return result
+        number(f"the value of the schedule {name}", result, low, high)
+        if not jnp.issubdtype(result.dtype, jnp.floating):
+            result = result.astype(jnp.float32)
+        allowed = (result >= low - _TOLERANCE) & (result <= high + _TOLERANCE)
+        return jnp.where(allowed & jnp.isfinite(result), result, jnp.nan)
+
+    return checked
 
 
-def number(name: str, value: Any, low: float, high: float = math.inf) -> None:
+def number(
+    name: str, value: Any, low: float, high: float = math.inf, tolerance: float = 0.0
+) -> None:
     """Raises unless ``value`` is a finite real scalar in ``[low, high]``.
 
     A traced one (`optax.inject_hyperparams`, `jax.vmap` over a hyperparameter) has no value to
     check.
     """
-    if isinstance(value, jax.core.Tracer):
-        return
     allowed = f"a number >= {low:g}" if high == math.inf else f"a number in [{low:g}, {high:g}]"
     if isinstance(value, bool) or not (
         isinstance(value, (int, float, np.ndarray, np.generic, jax.Array))
         and np.ndim(value) == 0
-        and np.issubdtype(jnp.result_type(value), np.number)
+        and _is_real_number(value)
     ):
         raise TypeError(f"{name} must be {allowed}, got {value!r}")
-    if not (math.isfinite(value) and low <= float(value) <= high):
+    if isinstance(value, jax.core.Tracer):
+        return
+    if not (math.isfinite(value) and low - tolerance <= float(value) <= high + tolerance):
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
+
+
+def _is_real_number(value: Any) -> bool:
+    if isinstance(value, (int, float)):
+        return True  # whatever its size
+    dtype = value.dtype
+    return bool(jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating))
 
 
 def positive(name: str, value: Any) -> None:
     """Raises unless ``value`` is a finite real scalar > 0."""
     number(name, value, low=0)
-    if value == 0:
+    if not isinstance(value, jax.core.Tracer) and value == 0:
         raise ValueError(f"{name} must be a number > 0, got {value!r}")
+
+
+def function(name: str, value: Any, allowed: str) -> None:
+    """Raises unless ``value`` can be called."""
+    if not callable(value):
+        raise TypeError(f"{name} must be a function {allowed}, got {value!r}")
+
+
+def axis_name(value: Any) -> None:
+    """Raises unless ``value`` is a name of an axis, several, or None."""
+    names = value if isinstance(value, tuple) else (value,)
+    if value is not None and not (names and all(isinstance(name, str) for name in names)):
+        raise TypeError(f"axis_name must be a string, a tuple of strings or None, got {value!r}")
+
+
+def key(name: str, value: Any) -> None:
+    """Raises unless ``value`` is one random key, typed or raw."""
+    dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    raw = dtype == jnp.uint32 and shape is not None and len(shape) == 1
+    if not (shape == () if typed else raw):
+        raise TypeError(f"{name} must be a random key such as jax.random.key(0), got {value!r}")
 
 
 def integer(name: str, value: Any, low: int) -> None:
@@ -71,7 +122,7 @@ def instance(name: str, value: Any, cls: type, allowed: str) -> None:
 
 def choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
     """Raises unless ``value`` is one of ``allowed``."""
-    if value not in allowed:
+    if not (isinstance(value, str) and value in allowed):
         options = " or ".join(repr(option) for option in allowed)
         raise ValueError(f"{name} must be {options}, got {value!r}")
 
@@ -80,8 +131,9 @@ def real(name: str, tree: Any) -> None:
     """Raises unless all leaves of ``tree`` are real floating-point arrays."""
     for path, leaf in jax.tree.leaves_with_path(tree):
         if not (hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)):
+            kind = jax.typeof(leaf) if hasattr(leaf, "dtype") else repr(leaf)
             raise TypeError(
-                f"{name} must be real floating-point arrays, got {jax.typeof(leaf)} at "
+                f"{name} must be real floating-point arrays, got {kind} at "
                 f"{jax.tree_util.keystr(path) or 'the root'}: leave such leaves out (optax.masked)"
             )
 

@@ -18,6 +18,8 @@ from jax import lax
 from jax.extend import core
 from jax.extend.core.primitives import conv_general_dilated_p
 
+from xsam_jax import _checks
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -41,6 +43,9 @@ def channels_last(fn: Callable[P, T]) -> Callable[P, T]:
     Returns:
       A function with the signature of ``fn``.
 
+    Raises:
+      TypeError: ``fn`` is not a function.
+
     Example:
       >>> import jax, jax.numpy as jnp, xsam_jax
       >>> def loss(kernel, image):
@@ -50,6 +55,7 @@ def channels_last(fn: Callable[P, T]) -> Callable[P, T]:
       >>> kernel, images = jnp.ones((4, 3, 3, 3)), jnp.ones((10, 2, 3, 8, 8))
       >>> kernel, losses = jax.lax.scan(xsam_jax.channels_last(step), kernel, images)
     """
+    _checks.function("fn", fn, "of pytrees of arrays")
 
     @functools.wraps(fn)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:

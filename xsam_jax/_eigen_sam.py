@@ -87,6 +87,8 @@ def eigen_sam(
 
     def descent(step: Descent, state: EigenSAMState) -> tuple[chex.ArrayTree, EigenSAMState]:
         pair = eigenvector.after(step, Eigenpair(*state[1:]))
+        # A tracker's scalars overflow before its vector is poisoned.
+        step = step._replace(finite=step.finite & jnp.isfinite(pair.value))
         return step.grads_adv, kept(step, EigenSAMState(state.count, *pair))
 
     return two_gradients(

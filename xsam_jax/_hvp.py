@@ -46,8 +46,10 @@ def hvp(grad_fn: GradFn, params: chex.ArrayTree, v: chex.ArrayTree) -> chex.Arra
       >>> hvp(jax.grad(lambda w: jnp.sum(w**3)), jnp.array([1.0, 2.0]), jnp.array([1.0, 1.0]))
       Array([ 6., 12.], dtype=float32)
     """
+    _checks.function("grad_fn", grad_fn, "params -> gradient")
     _checks.real("params", params)
     _checks.same_tree("v", v, params)
+    _checks.real("v", v)
 
     def product(params: chex.ArrayTree, v: chex.ArrayTree) -> chex.ArrayTree:
         return jax.jvp(grad_fn, (params,), (v,))[1]
@@ -63,5 +65,6 @@ def hvp(grad_fn: GradFn, params: chex.ArrayTree, v: chex.ArrayTree) -> chex.Arra
     if contains(closed.jaxpr, custom_lin_p):
         raise TypeError(_NO_FORWARD_DERIVATIVE)
     _checks.same_tree("the result of grad_fn", out_shape, params)
+    _checks.real("the result of grad_fn", out_shape)
     result = evaluate(closed, out_shape, args)
     return _linalg.cast(result, _linalg.statistics_dtype(params))

@@ -6,6 +6,7 @@ import chex
 import jax
 import optax
 
+from xsam_jax import _checks
 from xsam_jax._hvp import GradFn
 
 MASKED_NOTE = (
@@ -29,6 +30,9 @@ def masked_grad_fn(grad_fn: GradFn, params: chex.ArrayTree) -> GradFn:
     Returns:
       ``partial tree -> partial gradient``.
 
+    Raises:
+      TypeError: ``grad_fn`` is not a function.
+
     Example:
       >>> import jax, jax.numpy as jnp, optax, xsam_jax
       >>> w = {"kernel": jnp.ones(2), "bias": jnp.ones(2)}
@@ -39,6 +43,7 @@ def masked_grad_fn(grad_fn: GradFn, params: chex.ArrayTree) -> GradFn:
       >>> updates["bias"]  # the plain gradient
       Array([1., 1.], dtype=float32)
     """
+    _checks.function("grad_fn", grad_fn, "params -> gradient")
 
     def partial_grad_fn(partial: chex.ArrayTree) -> chex.ArrayTree:
         def merge(leaf: Any, whole: chex.ArrayTree) -> chex.ArrayTree:

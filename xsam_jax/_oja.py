@@ -54,6 +54,8 @@ def oja(rate: float = 0.3) -> Tracker:
 
         value = pair.value.astype(size.dtype)
         value = jnp.where(known == 0, size, value + rate * along * (quotient - value * along))
+        # Finite gradients whose difference, divided by a small ||e||, has no finite square.
+        value = jnp.where(jnp.isfinite(squared), value, jnp.nan)
         return pair._replace(
             vector=_linalg.cast_like(vector, pair.vector), value=value.astype(jnp.float32)
         )

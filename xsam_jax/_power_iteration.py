@@ -1,5 +1,7 @@
 """Power iteration on Hessian-vector products."""
 
+import math
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -53,6 +55,12 @@ def power_iteration(
     _checks.boolean("warm_start", warm_start)
     if not isinstance(seed, jax.core.Tracer):
         _checks.integer("seed", seed, low=0)
+    if start is not None:
+        _checks.real("start", start)
+        leaves = jax.tree.leaves(start)
+        known = not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
+        if known and not 0 < sum(float(jnp.sum(jnp.abs(leaf))) for leaf in leaves) < math.inf:
+            raise ValueError(f"start must be finite and not zero, got {start!r}")
 
     def cold(pair: Eigenpair, count: chex.Array) -> chex.ArrayTree:
         """The vector, of norm one, that a refresh starts from anew."""
@@ -89,7 +97,7 @@ def power_iteration(
 
         vector, value = lax.fori_loop(0, iters, iterate, (vector, pair.value))
         # Zero or not a number once a product was.
-        good = _linalg.norm(vector) > 0
+        good = (_linalg.norm(vector) > 0) & jnp.isfinite(value)
         refreshed: Eigenpair = _linalg.select(good, pair._replace(vector=vector, value=value), pair)
         return refreshed
 

@@ -67,6 +67,7 @@ def spectral_density(
     """
     _checks.integer("num_matvecs", num_matvecs, 1)
     _checks.integer("num_probes", num_probes, 1)
+    _checks.key("key", key)
     hessian = flat_hessian(grad_fn, params)
 
     def quadrature(probe_key: chex.PRNGKey) -> tuple[chex.Array, chex.Array]:

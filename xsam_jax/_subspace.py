@@ -76,7 +76,7 @@ def subspace(size: int = 4, *, decay: float = 0.98, ridge: float = 0.2) -> Track
     _checks.integer("size", size, low=1)
     _checks.positive("ridge", ridge)
     _checks.positive("decay", decay)
-    if decay >= 1:
+    if not isinstance(decay, jax.core.Tracer) and decay >= 1:
         raise ValueError(f"decay must be a number in (0, 1), got {decay!r}")
 
     def init(params: chex.ArrayTree) -> Eigenpair:
@@ -113,11 +113,10 @@ def subspace(size: int = 4, *, decay: float = 0.98, ridge: float = 0.2) -> Track
             )
             for i in range(size)
         )
+        value = value.astype(jnp.float32)
         memory = SubspaceMemory(tuple(others), responses, covariance)
         usable = (length > 0) & (_norm(seen.metric, basis[:, 0]) > 0)
-        new: Eigenpair = _linalg.select(
-            usable, Eigenpair(vector, value.astype(jnp.float32), memory), pair
-        )
+        new: Eigenpair = _linalg.select(usable, Eigenpair(vector, value, memory), pair)
         return new
 
     return from_gradients(after, init)

@@ -56,6 +56,7 @@ def trace(
       Array(12., dtype=float32)
     """
     _checks.integer("num_probes", num_probes, 2)
+    _checks.key("key", key)
     hessian = flat_hessian(grad_fn, params)
     sampler = stochtrace.sampler_signs(jnp.zeros((hessian.size,), hessian.dtype), num=1)
 

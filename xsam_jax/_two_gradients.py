@@ -97,11 +97,17 @@ def two_gradients(
       as it was but for ``count``, and its direction is NaN, for `optax.apply_if_finite` to see.
 
     Raises:
-      TypeError, ValueError: ``per_device`` is not a bool, or True without devices.
+      TypeError, ValueError: ``axis_name`` is no name, or ``per_device`` is not a bool, or True
+        without an ``axis_name``.
     """
+    _checks.axis_name(axis_name)
     _checks.boolean("per_device", per_device)
     if per_device and axis_name is None:
         raise ValueError("per_device must be False without an axis_name, got True")
+
+    def checked_init(params: chex.ArrayTree) -> Any:
+        _checks.real("params", params)
+        return init(params)
 
     def update(
         updates: chex.ArrayTree,
@@ -116,6 +122,7 @@ def two_gradients(
             raise ValueError("params must be given: update(updates, state, params, grad_fn=...)")
         _checks.real("params", params)
         _checks.same_tree("updates", updates, params)
+        _checks.real("updates", updates)
         gradient = _averaged("grad_fn", grad_fn, params, axis_name)
         curvature = gradient
         if curvature_grad_fn is not None:
@@ -141,7 +148,7 @@ def two_gradients(
             new_state._replace(count=optax.safe_increment(state.count)),
         )
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return optax.GradientTransformationExtraArgs(checked_init, update)
 
 
 def _averaged(
@@ -158,6 +165,7 @@ def _averaged(
         try:
             grads = grad_fn(at)
             _checks.same_tree(f"the result of {name}", grads, params)
+            _checks.real(f"the result of {name}", grads)
         except Exception as error:
             if has_masked(params):
                 error.add_note(MASKED_NOTE)

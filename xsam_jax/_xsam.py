@@ -1,8 +1,10 @@
 """X-SAM."""
 
+import warnings
 from typing import Any, Literal, NamedTuple
 
 import chex
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -98,6 +100,8 @@ def xsam(
     check_tracker(eigenvector, per_device)
     _checks.choice("correction", correction, ("signed", "projector"))
     _checks.boolean("normalize", normalize)
+    if correction == "projector" and not callable(alpha) and not isinstance(alpha, jax.core.Tracer):
+        _warn_of_no_descent(float(alpha))
 
     def init(params: chex.ArrayTree) -> XSAMState:
         vector, value, memory = eigenvector.init(params)
@@ -114,6 +118,8 @@ def xsam(
     def descent(step: Descent, state: XSAMState) -> tuple[chex.ArrayTree, XSAMState]:
         pair = Eigenpair(state.eigenvector, state.eigenvalue, state.memory)
         v, value, memory = eigenvector.after(step, pair)
+        # A tracker's scalars overflow before its vector is poisoned.
+        step = step._replace(finite=step.finite & jnp.isfinite(value))
         state = kept(step, state._replace(eigenvector=v, eigenvalue=value, memory=memory))
         v = state.eigenvector
         inverse_norm = _linalg.reciprocal(_linalg.norm(step.grads_adv))
@@ -130,3 +136,14 @@ def xsam(
     return two_gradients(
         init=init, ascent=ascent, descent=descent, axis_name=axis_name, per_device=per_device
     )
+
+
+def _warn_of_no_descent(alpha: float) -> None:
+    if alpha >= 1:
+        warnings.warn(
+            f"alpha = {alpha:g} with correction='projector' leaves no descent along the "
+            "eigenvector, and training can diverge: the safe range is alpha < 1, as in Theorem "
+            "5.1's bound, and the paper's best values are 0.1 to 0.4",
+            UserWarning,
+            stacklevel=3,
+        )

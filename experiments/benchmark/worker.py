@@ -45,7 +45,9 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
     with TemporaryDirectory() as folder:
         out = Path(folder, "run")
         try:
-            result = train(replace(config, out=out, checkpoint_every=0), draw=False)
+            # A trial that diverges is a bad one, and none that failed.
+            config = replace(config, out=out, checkpoint_every=0, max_bad_steps=0)
+            result = train(config, draw=False)
         except UserError as error:
             return {"error": str(error)}
         except Exception as error:

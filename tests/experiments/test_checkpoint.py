@@ -71,7 +71,7 @@ def snapshot(step: int, epochs: int = 0) -> Snapshot:
         "w": jnp.asarray(rng.normal(size=(3, 2)), jnp.float32),
         "b": jnp.ones(2, jnp.bfloat16),
     }
-    state = TrainState(jnp.int32(step), params, {}, (params, jnp.int32(step), ()))
+    state = TrainState(jnp.int32(step), params, {}, (params, jnp.int32(step), ()), jnp.int32(2))
     metrics = StepMetrics(*jnp.asarray(rng.normal(size=(2, 5)), jnp.float32))
     past = [StepMetrics(*rng.normal(size=(2, 5)).astype(np.float32)) for _ in range(epochs)]
     return Snapshot(state, metrics, past, [], 1.5)
