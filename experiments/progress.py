@@ -1,15 +1,21 @@
 """What a run tells while it goes on, and the bar that shows it."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import numpy as np
+import optax
 from rich.progress import (
     BarColumn,
     Progress,
     TextColumn,
     TimeRemainingColumn,
 )
+
+from experiments.results import EpochMetrics
+from experiments.step import StepMetrics, TrainState
 
 
 class Report(NamedTuple):
@@ -40,6 +46,46 @@ class Report(NamedTuple):
 
 
 OnProgress = Callable[[Report], None]
+
+
+def report_of(
+    epochs: int, state: TrainState, metrics: StepMetrics, history: list[EpochMetrics]
+) -> Report:
+    """What is shown of a run.
+
+    Args:
+        epochs: Those of the whole run.
+        state: The state now.
+        metrics: Of the steps of this epoch.
+        history: The finished epochs.
+
+    Returns:
+        The report.
+    """
+    step, steps = int(state.step), len(metrics.loss)
+    epoch = max(step - 1, 0) // steps
+    done = step - epoch * steps
+    loss, accuracy = np.asarray(metrics.loss)[:done], np.asarray(metrics.accuracy)[:done]
+    good = ~np.isnan(loss)
+    measured = [line for line in history if line.lambda_max is not None]
+    eigenvalue = optax.tree.get(state.opt_state, "eigenvalue")
+    if eigenvalue is None and measured:
+        eigenvalue = measured[-1].lambda_max
+    alignment = optax.tree.get(state.opt_state, "alignment")
+    angle = measured[-1].angle if measured else None
+    if alignment is not None:
+        angle = math.degrees(math.acos(min(abs(float(alignment)), 1.0)))
+    return Report(
+        epoch=epoch + 1,
+        epochs=epochs,
+        step=step,
+        steps=epochs * steps,
+        loss=float(loss[good].mean()) if good.any() else math.nan,
+        accuracy=100 * float(accuracy[good].mean()) if good.any() else math.nan,
+        eigenvalue=None if eigenvalue is None else float(eigenvalue),
+        angle=angle,
+        test_accuracy=history[-1].test_accuracy if history else None,
+    )
 
 
 @contextmanager

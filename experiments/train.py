@@ -6,8 +6,6 @@ and SIGTERM finish the step and save the run; the same command, or one after any
 from the last checkpoint.
 """
 
-import math
-import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -17,11 +15,10 @@ from typing import Annotated
 
 import jax
 import numpy as np
-import optax
 import tyro
-from numpy.typing import NDArray
 
 from experiments import checkpoint
+from experiments.bad_steps import mean_of_good, no_end, report_bad_steps
 from experiments.checkpoint import Snapshot
 from experiments.config import ResolvedConfig, TrainConfig, resolve
 from experiments.curves import write_curves
@@ -29,7 +26,7 @@ from experiments.devices import ONE_DEVICE, Devices, choose
 from experiments.errors import BadNumbers, exit_on_user_error
 from experiments.hosts import any_of, check_same, everywhere, first, joined
 from experiments.program import Observe, Program, program_of, start
-from experiments.progress import OnProgress, Report, progress_bar
+from experiments.progress import OnProgress, progress_bar, report_of
 from experiments.results import (
     EpochMetrics,
     Result,
@@ -141,9 +138,9 @@ def _run(
     def report(state: TrainState, metrics: StepMetrics) -> None:
         if 0 < config.max_bad_steps <= int(state.bad_steps):
             save(state, metrics)
-            raise BadNumbers(_no_end(config, state))
+            raise BadNumbers(no_end(config.out, state))
         if progress is not None:
-            progress(_report(config.epochs, state, metrics, history))
+            progress(report_of(config.epochs, state, metrics, history))
         if any_of(stopping is not None and stopping()):
             save(state, metrics)
             raise Stopped(
@@ -168,15 +165,12 @@ def _run(
         every = config.curvature_every
         measured = every > 0 and (epoch % every == 0 or epoch == config.epochs)
         sharpness = program.measure(params, state.batch_stats, program.subset) if measured else None
-        good = ~np.isnan(step_metrics[-1].loss)
-        bad_steps = ((epoch - 1) * steps + 1 + np.flatnonzero(~good)).tolist()
-        if bad_steps:
-            print(f"epoch {epoch}: left out {_listed(bad_steps)}, not finite", file=sys.stderr)
+        bad_steps = report_bad_steps(epoch, step_metrics[-1].loss)
         history.append(
             EpochMetrics(
                 epoch=epoch,
-                train_loss=_mean(metrics.loss, good),
-                train_accuracy=100 * _mean(metrics.accuracy, good),
+                train_loss=mean_of_good(metrics.loss, metrics),
+                train_accuracy=100 * mean_of_good(metrics.accuracy, metrics),
                 test_loss=float(test.loss),
                 test_accuracy=100 * float(test.accuracy),
                 lambda_max=None if sharpness is None else float(sharpness.lambda_max),
@@ -191,55 +185,6 @@ def _run(
             save(state, metrics)
         report(state, metrics)
     return Snapshot(state, metrics, step_metrics, history, earlier)
-
-
-def _mean(values: jax.Array, good: NDArray[np.bool_]) -> float:
-    """The mean over the good steps; over all of them by the reduction of runs without bad ones."""
-    if good.all():
-        return float(np.mean(values))
-    return float(np.asarray(values)[good].mean()) if good.any() else math.nan
-
-
-def _listed(steps: list[int]) -> str:
-    return f"step{'s' * (len(steps) > 1)} {', '.join(map(str, steps))}"
-
-
-def _no_end(config: ResolvedConfig, state: TrainState) -> str:
-    bad, last = int(state.bad_steps), int(state.step)
-    return (
-        f"loss or update not finite {bad} times in a row, first in step {last - bad + 1}: the "
-        f"state before it is in the checkpoint {checkpoint.place_of(config.out, last)}, and the "
-        "same command with a larger --max-bad-steps goes on from there."
-    )
-
-
-def _report(
-    epochs: int, state: TrainState, metrics: StepMetrics, history: list[EpochMetrics]
-) -> Report:
-    step, steps = int(state.step), len(metrics.loss)
-    epoch = max(step - 1, 0) // steps
-    done = step - epoch * steps
-    loss, accuracy = np.asarray(metrics.loss)[:done], np.asarray(metrics.accuracy)[:done]
-    good = ~np.isnan(loss)
-    measured = [line for line in history if line.lambda_max is not None]
-    eigenvalue = optax.tree.get(state.opt_state, "eigenvalue")
-    if eigenvalue is None and measured:
-        eigenvalue = measured[-1].lambda_max
-    alignment = optax.tree.get(state.opt_state, "alignment")
-    angle = measured[-1].angle if measured else None
-    if alignment is not None:
-        angle = math.degrees(math.acos(min(abs(float(alignment)), 1.0)))
-    return Report(
-        epoch=epoch + 1,
-        epochs=epochs,
-        step=step,
-        steps=epochs * steps,
-        loss=float(loss[good].mean()) if good.any() else math.nan,
-        accuracy=100 * float(accuracy[good].mean()) if good.any() else math.nan,
-        eigenvalue=None if eigenvalue is None else float(eigenvalue),
-        angle=angle,
-        test_accuracy=history[-1].test_accuracy if history else None,
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
