@@ -29,7 +29,10 @@ def test_cost_table_is_the_measured_one(file: Path) -> None:
         assert line in README
 
 
-@pytest.mark.parametrize("name", ["digits", "fashion_small"])
+REPORTS = ("digits", "fashion_small", "cheap")
+
+
+@pytest.mark.parametrize("name", REPORTS)
 def test_report_is_that_of_the_committed_runs(name: str) -> None:
     from experiments.benchmark import store
     from experiments.report.text import report
@@ -41,10 +44,10 @@ def test_report_is_that_of_the_committed_runs(name: str) -> None:
 def test_benchmark_tables_are_from_the_reports() -> None:
     rows = [
         line
-        for name in ("digits", "fashion_small")
+        for name in REPORTS
         for line in (ROOT / "results" / name / "report.md").read_text().splitlines()
     ]
     section = README[README.index("## The benchmark") : README.index("## Cost")]
     quoted = [line for line in section.splitlines() if line.startswith("| ")]
-    assert len(quoted) == 10 + 12
+    assert len(quoted) == 10 + 12 + 10
     assert all(row in rows for row in quoted)
