@@ -14,14 +14,13 @@ from collections.abc import Callable
 import jax
 import numpy as np
 import optax
-import tyro
 from numpy.typing import NDArray
 
 from experiments import checkpoint
 from experiments.checkpoint import Snapshot
 from experiments.config import ResolvedConfig, TrainConfig, resolve
 from experiments.curves import write_curves
-from experiments.errors import BadNumbers, exit_on_user_error
+from experiments.errors import BadNumbers, command_line, exit_on_user_error
 from experiments.program import Observe, Program, program_of, start
 from experiments.progress import OnProgress, Report, progress_bar
 from experiments.results import (
@@ -232,7 +231,7 @@ def _report(
 def main() -> None:
     """Run the command line."""
     with exit_on_user_error():
-        config = tyro.cli(TrainConfig, prog="python -m experiments.train")
+        config = command_line(TrainConfig, "experiments.train")
         with graceful_stop() as stopping, progress_bar() as progress:
             result = train(config, progress=progress, stopping=stopping)
         out = resolve(config).out

@@ -46,8 +46,8 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
         out = Path(folder, "run")
         try:
             # A trial that diverges is a bad one, and none that failed.
-            settings = {"out": out, "checkpoint_every": 0, "max_bad_steps": 0}
-            result = train(replace(config, **settings), draw=False)
+            config = replace(config, out=out, checkpoint_every=0, max_bad_steps=0)
+            result = train(config, draw=False)
         except UserError as error:
             return {"error": str(error)}
         except Exception as error:
