@@ -109,7 +109,10 @@ def restore(out: Path, start: Snapshot) -> Snapshot | None:
     for place in reversed(_places(out)):
         damage = _damage(place)
         if damage is None:
-            return _read(place, start)
+            try:
+                return _read(place, start)
+            except (TypeError, KeyError, ValueError) as error:
+                raise UserError(f"{place} is no checkpoint of this program: {error}.") from None
         print(f"{place} is damaged ({damage}): left out", file=sys.stderr)
     return None
 

@@ -1,8 +1,12 @@
 """What a user can put right is told in one sentence, without a traceback."""
 
+import io
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from typing import Any
+
+import tyro
 
 
 class UserError(Exception):
@@ -28,3 +32,34 @@ def exit_on_user_error() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def command_line(options: Any, program: str, description: str | None = None) -> Any:
+    """Parse the command line.
+
+    Args:
+        options: What `tyro.cli` takes: a dataclass or a function.
+        program: Name of the module.
+        description: Text of --help.
+
+    Returns:
+        What `tyro.cli` returns.
+
+    Raises:
+        UserError: It is wrong; of tyro's box the first paragraph.
+    """
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.cli(options, prog=f"python -m {program}", description=description)
+    except SystemExit as stopped:
+        if stopped.code != 2:
+            raise
+    # The first line is the upper edge with a title.
+    words: list[str] = []
+    for line in said.getvalue().splitlines()[1:]:
+        text = line.strip("│╰╯─ ")
+        if words and not text:
+            break
+        words += text.split()
+    raise UserError(f"{' '.join(words)} See python -m {program} --help.")

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import tyro
 
-from experiments.errors import exit_on_user_error
+from experiments.errors import command_line, exit_on_user_error
 from experiments.plots import alpha, angle, curves, spectrum
 from experiments.plots.options import check
 
@@ -50,7 +50,7 @@ def make(options: Figure) -> None:
 def main() -> None:
     """Run the command line."""
     with exit_on_user_error():
-        make(tyro.cli(Figure, prog="python -m experiments.figures"))
+        make(command_line(Figure, "experiments.figures"))
 
 
 if __name__ == "__main__":

@@ -22,12 +22,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import tyro
 from numpy.typing import NDArray
 
 from experiments.config import DatasetName, ModelName
 from experiments.data import load
-from experiments.errors import UserError, exit_on_user_error
+from experiments.errors import UserError, command_line, exit_on_user_error
 from experiments.machine import device, peak_mib
 from experiments.network import Batch, build_network
 from experiments.results import versions, write_json
@@ -135,9 +134,7 @@ def measure(config: LambdaMaxConfig) -> dict[str, Any]:
 def main() -> None:
     """Run the command line."""
     with exit_on_user_error():
-        config = tyro.cli(
-            LambdaMaxConfig, prog="python -m experiments.lambda_max", description=__doc__
-        )
+        config = command_line(LambdaMaxConfig, "experiments.lambda_max", __doc__)
         start = (
             f" --start-images {config.start_images} --start-matvecs {config.start_matvecs}"
             if config.start_images is not None

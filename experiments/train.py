@@ -23,7 +23,7 @@ from experiments.checkpoint import Snapshot
 from experiments.config import ResolvedConfig, TrainConfig, resolve
 from experiments.curves import write_curves
 from experiments.devices import ONE_DEVICE, Devices, choose
-from experiments.errors import BadNumbers, exit_on_user_error
+from experiments.errors import BadNumbers, command_line, exit_on_user_error
 from experiments.hosts import any_of, check_same, everywhere, first, joined
 from experiments.program import Observe, Program, program_of, start
 from experiments.progress import OnProgress, progress_bar, report_of
@@ -209,7 +209,7 @@ class _Command:
 def main() -> None:
     """Run the command line."""
     with exit_on_user_error():
-        command = tyro.cli(_Command, prog="python -m experiments.train")
+        command = command_line(_Command, "experiments.train")
         with joined(command.coordinator, command.num_processes, command.process_id):
             devices = everywhere(partial(choose, command.devices, fsdp=command.fsdp))
             writes = jax.process_index() == 0

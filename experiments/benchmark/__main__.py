@@ -37,8 +37,8 @@ from experiments.benchmark.protocol import (
 )
 from experiments.benchmark.runner import execute
 from experiments.config import DatasetName, Method, ModelName, resolve
-from experiments.errors import UserError, exit_on_user_error
-from experiments.plots.options import distinct, positive
+from experiments.errors import UserError, command_line, exit_on_user_error
+from experiments.plots.options import distinct, positive, seeds
 from experiments.report.render import write_report
 from experiments.results import identity
 
@@ -82,9 +82,11 @@ def protocol_of(config: BenchmarkConfig) -> Protocol:
         if values is not None:
             distinct(name, values)
             changes[name] = values
+    if config.seeds is not None:
+        seeds("seeds", config.seeds)
     tuning = protocol.tuning
     if config.tuning_seeds is not None:
-        distinct("tuning-seeds", config.tuning_seeds)
+        seeds("tuning-seeds", config.tuning_seeds)
         if tuning is None:
             raise UserError(f"--tuning-seeds is not for {config.preset}, which tunes nothing.")
         tuning = replace(tuning, seeds=config.tuning_seeds)
@@ -174,9 +176,7 @@ def _name(run: Planned) -> str:
 def main() -> None:
     """Run the command line."""
     with exit_on_user_error():
-        config = tyro.cli(
-            BenchmarkConfig, prog="python -m experiments.benchmark", description=__doc__
-        )
+        config = command_line(BenchmarkConfig, "experiments.benchmark", __doc__)
         protocol = protocol_of(config)
         if config.jobs is not None:
             positive("jobs", config.jobs)

@@ -60,12 +60,12 @@ def train_config(options: FigureOptions, **changes: Any) -> TrainConfig:
 
 
 def check(options: FigureOptions) -> None:
-    """Refuse seeds that are none or not distinct.
+    """Refuse seeds that are none, not distinct or out of range.
 
     Raises:
         UserError: They are.
     """
-    distinct("seeds", options.seeds)
+    seeds("seeds", options.seeds)
 
 
 def distinct(name: str, values: tuple[Any, ...]) -> None:
@@ -76,6 +76,17 @@ def distinct(name: str, values: tuple[Any, ...]) -> None:
     """
     if not values or len(set(values)) < len(values):
         raise UserError(f"--{name} must be one or more different values.")
+
+
+def seeds(name: str, values: tuple[int, ...]) -> None:
+    """Refuse seeds that are none, not distinct or not in [0, 2**32).
+
+    Raises:
+        UserError: They are; the text names the option.
+    """
+    distinct(name, values)
+    if not all(0 <= value < 2**32 for value in values):
+        raise UserError(f"--{name} must be in [0, 2**32), not {', '.join(map(str, values))}.")
 
 
 def positive(name: str, value: int) -> None:

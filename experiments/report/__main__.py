@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from experiments.errors import exit_on_user_error
+from experiments.errors import command_line, exit_on_user_error
 from experiments.report.render import write_report
 
 
@@ -22,7 +22,7 @@ def report(folder: Annotated[Path, tyro.conf.Positional]) -> None:
 def main() -> None:
     """Run the command line."""
     with exit_on_user_error():
-        tyro.cli(report, prog="python -m experiments.report")
+        command_line(report, "experiments.report")
 
 
 if __name__ == "__main__":

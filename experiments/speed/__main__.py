@@ -21,9 +21,8 @@ from typing import Any
 
 import jax
 import numpy as np
-import tyro
 
-from experiments.errors import UserError, exit_on_user_error
+from experiments.errors import UserError, command_line, exit_on_user_error
 from experiments.machine import device, peak_mib
 from experiments.results import versions, write_json
 from experiments.speed.steps import BASELINE, Step, all_steps, epoch
@@ -132,7 +131,7 @@ def measure(config: SpeedConfig) -> tuple[int, list[Row]]:
 def main() -> None:
     """Run the command line."""
     with exit_on_user_error():
-        config = tyro.cli(SpeedConfig, prog="python -m experiments.speed", description=__doc__)
+        config = command_line(SpeedConfig, "experiments.speed", __doc__)
         sizes = (config.batch_size or 1, config.memory_mib, config.rounds)
         if min(sizes) < 1 or config.epoch_steps < 0:
             raise UserError(

@@ -15,9 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
-from experiments.errors import UserError, exit_on_user_error
+from experiments.errors import UserError, command_line, exit_on_user_error
 from experiments.machine import device
 from experiments.plots.options import distinct, positive
 from experiments.results import versions, write_json
@@ -102,9 +100,7 @@ def _is_finished(file: Path, sizes: Sizes) -> bool:
 def main() -> None:
     """Run the command line."""
     with exit_on_user_error():
-        measure(
-            tyro.cli(TrackingConfig, prog="python -m experiments.tracking", description=__doc__)
-        )
+        measure(command_line(TrackingConfig, "experiments.tracking", __doc__))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Any:
     original = step.train_step
 
     def set_up(place: str, first: int, stop: int, factor: float = math.nan) -> None:
-        def train_step(apply: Any, tx: Any, state: Any, batch: Any) -> Any:
+        def train_step(apply: Any, tx: Any, state: Any, *batch: Any) -> Any:
             bad = (state.step >= first) & (state.step < stop)
             spoil = lambda x: x * jnp.where(bad, factor, 1)
 
@@ -55,9 +55,9 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Any:
                 return jax.tree.map(spoil, updates), opt_state
 
             if place == "loss":
-                return original(spoilt_apply, tx, state, batch)
+                return original(spoilt_apply, tx, state, *batch)
             spoilt = optax.GradientTransformationExtraArgs(tx.init, spoilt_update)
-            return original(apply, spoilt, state, batch)
+            return original(apply, spoilt, state, *batch)
 
         _program.cache_clear()
         monkeypatch.setattr(step, "train_step", train_step)
