@@ -99,6 +99,7 @@ FACTORIES: dict[Callable[..., Any], dict[str, st.SearchStrategy[Any]]] = {
     },
     xsam_jax.oja: {"rate": st.one_of(no_scale, st.just(0))},
     xsam_jax.subspace: {
+        "size": no_count,
         "decay": st.one_of(no_scale, st.just(0), st.just(1), above_one),
         "ridge": st.one_of(no_scale, st.just(0.0)),
     },
@@ -122,7 +123,9 @@ def test_at_construction(factory: Callable[..., Any], argument: str, data: Any) 
 
 def test_every_argument_has_its_row() -> None:
     for factory, strategies in FACTORIES.items():
-        assert {*inspect.signature(factory).parameters} - {"axis_name"} == {*strategies}
+        assert {*inspect.signature(factory).parameters} - {"axis_name", "per_device"} == {
+            *strategies
+        }
     made = {f for f in vars(xsam_jax).values() if inspect.isfunction(f)} - {*FACTORIES}
     assert made == {xsam_jax.mean_grad_fn, xsam_jax.masked_grad_fn, xsam_jax.channels_last}
 
@@ -133,6 +136,14 @@ def test_every_argument_has_its_row() -> None:
 def test_axis_name(method: Callable[..., Any], value: Any) -> None:
     with names("axis_name"):
         method(**GIVEN.get(method, {}), axis_name=value)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda f: f.__name__)
+@some
+@given(value=no_flag)
+def test_per_device(method: Callable[..., Any], value: Any) -> None:
+    with names("per_device"):
+        method(**GIVEN.get(method, {}), axis_name="data", per_device=value)
 
 
 SCHEDULED = [

@@ -51,6 +51,7 @@ def check_tracker(tracker: Any, per_device: bool) -> None:
     """Raises unless a method that is given a tracker can use it."""
     allowed = "power_iteration(), oja() or subspace()"
     _checks.instance("eigenvector", tracker, Tracker, allowed)
+    _checks.boolean("per_device", per_device)
     if per_device and tracker.free:
         raise ValueError(
             "eigenvector must be power_iteration() with per_device=True: oja() and subspace() take "

@@ -46,8 +46,8 @@ class SpeedConfig:
     """Rounds; every step is taken once in each."""
     epoch_steps: int = 8
     """Steps of the epoch that is run as one scan and as a loop; 0 leaves it out."""
-    steps: tuple[str, ...] = ()
-    """Names of the steps to be measured, SAM in optax among them (default: all)."""
+    steps: tuple[str, ...] | None = None
+    """Names of the steps to be measured beside SAM in optax (None: all)."""
     out: Path = Path("results/speed")
     """Folder of the measurement, a JSON file named after platform, model and batch size."""
 
@@ -90,9 +90,12 @@ def measure(config: SpeedConfig) -> tuple[int, list[Row]]:
     """
     work = workload(config.model)
     steps = all_steps(work)
-    if unknown := set(config.steps) - steps.keys():
-        raise UserError(f"--steps must be among {', '.join(steps)}, not {', '.join(unknown)}.")
-    if config.steps:
+    if config.steps is not None:
+        unknown = set(config.steps) - steps.keys()
+        if unknown or not config.steps:
+            raise UserError(
+                f"--steps must be among {', '.join(steps)}, not {', '.join(unknown) or 'none'}."
+            )
         steps = {name: step for name, step in steps.items() if name in (*config.steps, BASELINE)}
     size = config.batch_size or fitting_batch(
         steps[BASELINE], work.params, work.batch, config.memory_mib
@@ -132,7 +135,8 @@ def main() -> None:
     """Run the command line."""
     with exit_on_user_error():
         config = command_line(SpeedConfig, "experiments.speed", __doc__)
-        sizes = (config.batch_size or 1, config.memory_mib, config.rounds)
+        batch_size = 1 if config.batch_size is None else config.batch_size
+        sizes = (batch_size, config.memory_mib, config.rounds)
         if min(sizes) < 1 or config.epoch_steps < 0:
             raise UserError(
                 "--batch-size, --memory-mib and --rounds must be at least 1, --epoch-steps at "

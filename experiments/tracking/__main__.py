@@ -60,6 +60,8 @@ def measure(config: TrackingConfig) -> None:
     """
     distinct("settings", config.settings)
     distinct("seeds", config.seeds)
+    if min(config.seeds) < 0:
+        raise UserError(f"--seeds must not be negative, not {min(config.seeds)}.")
     for name in ("steps", "batch_size", "every", "sample_size", "num_matvecs"):
         positive(name.replace("_", "-"), getattr(config, name))
     if not 0 <= config.burn_in < config.steps:

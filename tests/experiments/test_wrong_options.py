@@ -12,10 +12,13 @@ import pytest
 
 from experiments.benchmark.__main__ import BenchmarkConfig
 from experiments.config import TrainConfig
+from experiments.lambda_max import LambdaMaxConfig
 from experiments.plots.alpha import Alpha
 from experiments.plots.angle import Angle
 from experiments.plots.curves import Curves
 from experiments.plots.spectrum import Spectrum
+from experiments.speed.__main__ import SpeedConfig
+from experiments.tracking.__main__ import TrackingConfig
 from tests.experiments.conftest import Fails
 
 # Module, arguments before the option, options.
@@ -26,6 +29,9 @@ PROGRAMS: list[tuple[str, list[str], type]] = [
     ("experiments.figures", ["curves"], Curves),
     ("experiments.figures", ["spectrum"], Spectrum),
     ("experiments.figures", ["alpha"], Alpha),
+    ("experiments.tracking.__main__", [], TrackingConfig),
+    ("experiments.lambda_max", [], LambdaMaxConfig),
+    ("experiments.speed.__main__", ["--model", "mlp"], SpeedConfig),
 ]
 
 WRONG: dict[Any, list[list[str]]] = {
@@ -40,7 +46,7 @@ WRONG: dict[Any, list[list[str]]] = {
 def wrong_values(hint: Any) -> Iterator[list[str]]:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        (inner,) = (a for a in arguments if a is not type(None))
+        inner, *_ = (a for a in arguments if a is not type(None))
         # The word None is a value of these.
         yield from ([v for v in values] for values in wrong_values(inner))
     elif origin is typing.Literal:
@@ -86,4 +92,4 @@ def test_wrong_values(
 
 
 def test_how_many() -> None:
-    assert len(OPTIONS) >= 541
+    assert len(OPTIONS) >= 641
