@@ -112,7 +112,8 @@ def restore(out: Path, start: Snapshot) -> Snapshot | None:
             try:
                 return _read(place, start)
             except (TypeError, KeyError, ValueError) as error:
-                raise UserError(f"{place} is no checkpoint of this program: {error}.") from None
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                raise UserError(f"{place} is no checkpoint of this program: {reason}.") from None
         print(f"{place} is damaged ({damage}): left out", file=sys.stderr)
     return None
 

@@ -60,8 +60,9 @@ def xsam(
     Args:
       rho: radius of the perturbation, >= 0, or a schedule ``count -> radius``.
       alpha: strength of the correction, in [0, 2] as in Theorem 5.1, or a schedule. The projector
-        with alpha = 1 and a good eigenvector takes away all descent along it, and training can
-        diverge in that direction; the paper finds its best results at 0.1 to 0.4.
+        with alpha = 1 and a good eigenvector takes away all descent along it, above 1 it climbs,
+        and training can diverge: the safe range is alpha < 1, and a constant outside it warns. The
+        paper finds its best results at 0.1 to 0.4.
       eigenvector: tracker of the eigenvector, `power_iteration`, `oja` or `subspace`.
       correction: ``"signed"`` is Eq. 11 as printed, ``"projector"`` Theorem 5.1's.
       normalize: normalise the gradient (Eq. 9); Theorem 5.1 does not.

@@ -56,7 +56,7 @@ def nothing_executed() -> Iterator[None]:
     assert not seen
 
 
-def refused_or_right(content: bytes, most_bytes: int = 4 << 20) -> None:
+def refused_or_right(content: bytes, *, damaged: bool = False) -> None:
     """Reading it gives images or one sentence, and little memory is asked for."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "x.gz")
@@ -71,9 +71,13 @@ def refused_or_right(content: bytes, most_bytes: int = 4 << 20) -> None:
         finally:
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
-    # What gzip's checksum lets through is right.
-    assert (said.count(str(file)) == 1 and "\n" not in said) or found is not None
-    assert peak < most_bytes
+    if found is None:
+        assert str(file) in said
+        assert "\n" not in said
+    elif damaged:
+        # Bits that mean nothing: gzip's checksum lets nothing else through.
+        np.testing.assert_array_equal(found, IMAGES)
+    assert peak < 4 << 20
 
 
 @some
@@ -85,7 +89,7 @@ def test_any_bytes(content: bytes) -> None:
 @some
 @given(st.integers(0, len(GOOD) - 1))
 def test_truncated(size: int) -> None:
-    refused_or_right(GOOD[:size])
+    refused_or_right(GOOD[:size], damaged=True)
 
 
 @some
@@ -94,7 +98,7 @@ def test_bytes_changed_in_the_stream(changes: list[tuple[int, int]]) -> None:
     content = bytearray(GOOD)
     for place, value in changes:
         content[place] = value
-    refused_or_right(bytes(content))
+    refused_or_right(bytes(content), damaged=True)
 
 
 @some
@@ -120,14 +124,21 @@ def test_a_small_file_of_many_bytes() -> None:
 def test_fashion_mnist_with_a_damaged_file(sample: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_fashion_mnist(Path(folder))
+        good = data.load("fashion_mnist", Path(folder))
         file = sample.draw(st.sampled_from(sorted(Path(folder).iterdir())))
         content = bytearray(file.read_bytes())
         # Not gzip's first ten bytes, some of which mean nothing.
         place = sample.draw(st.integers(10, len(content) - 1))
         content[place] ^= sample.draw(st.integers(1, 255))
         file.write_bytes(content)
-        with pytest.raises(UserError), nothing_executed():
-            data.load("fashion_mnist", Path(folder))
+        try:
+            with nothing_executed():
+                found = data.load("fashion_mnist", Path(folder))
+        except UserError:
+            return
+        # A bit that means nothing.
+        for array, right in zip(found[:4], good[:4], strict=True):
+            np.testing.assert_array_equal(array, right)
 
 
 class Malicious:
@@ -162,7 +173,12 @@ def test_a_checkpoint_is_not_executed(tmp_path: Path) -> None:
     place = tmp_path / "checkpoints" / "00000003"
     with nothing_executed():
         assert int(checkpoint.restore(tmp_path, snapshot(0)).state.step) == 3
-    for file in sorted(p for p in place.rglob("*") if p.is_file() and p.name != "SHA256SUMS"):
+    # All but tensorstore's own files, which no Python code reads.
+    texts = [p for p in place.rglob("*") if p.is_file() and "ocdbt" not in p.name]
+    texts = [p for p in texts if p.parent.name != "d" and p.name != "SHA256SUMS"]
+    assert place / "run.json" in texts
+    assert len(texts) > 2
+    for file in texts:
         good = file.read_bytes()
         file.write_bytes(pickle.dumps(Malicious()))
         sums = json.loads((place / "SHA256SUMS").read_text())
