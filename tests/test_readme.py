@@ -1,5 +1,6 @@
 """README says what the code does: every block of Python runs, every figure comes from a file."""
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+COST = (ROOT / "docs" / "cost.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 SPEED = sorted((ROOT / "results" / "speed").glob("*.json"))
 
@@ -19,14 +21,48 @@ def test_block_runs(index: int) -> None:
     exec(compile(BLOCKS[index], f"README block {index}", "exec"), namespace)
 
 
+def test_tracking_is_from_the_measured_table() -> None:
+    with (ROOT / "results" / "tracking" / "tracking.csv").open() as file:
+        rows = {(row["setting"], row["tracker"]): row for row in csv.DictReader(file)}
+    quoted = re.search(
+        r"lambda_1` is ([\d.]+), ([\d.]+) and ([\d.]+), where the\s+paper's schedule has "
+        r"([\d.]+), ([\d.]+) and ([\d.]+),",
+        README,
+    )
+    assert quoted is not None
+    measured = [
+        f"{float(rows[setting, tracker]['quality']):.2f}"
+        for tracker in ("subspace_4", "paper")
+        for setting in ("cnn", "cnn_bn", "mlp")
+    ]
+    assert list(quoted.groups()) == measured
+
+
+def test_lambda_max_is_the_measured_one() -> None:
+    file = ROOT / "results" / "curvature" / "cpu-resnet18-fashion_mnist-2048.json"
+    found = json.loads(file.read_text())
+    words = (
+        f"is {found['lambda_max']:.1f}\nwith a residual of {found['residual']:.1f}: "
+        f"{found['cpu_seconds'] / 60:.0f} minutes of CPU time"
+    )
+    assert words in README
+
+
 @pytest.mark.parametrize("file", SPEED, ids=lambda file: file.stem)
 def test_cost_table_is_the_measured_one(file: Path) -> None:
     from experiments.speed.table import from_json, table
 
     record = json.loads(file.read_text())
-    assert record["command"] in README
+    assert record["command"] in COST
     for line in table([from_json(row) for row in record["rows"]]).splitlines():
-        assert line in README
+        assert line in COST
+
+
+def test_quoted_costs_are_from_the_tables() -> None:
+    section = README[README.index("## Cost") : README.index("## The paper's theorems")]
+    quoted = [line for line in section.splitlines() if line.startswith("| ")]
+    assert len(quoted) >= 8
+    assert all(line in COST for line in quoted)
 
 
 REPORTS = ("digits", "fashion_small", "cheap")
