@@ -167,6 +167,9 @@ def test_no_archive_is_opened_before_its_checksum_is_right(
         cifar.read_cifar(archive, tmp_path)
 
 
+# Orbax's threads complain beside the exception.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_checkpoint_is_not_executed(tmp_path: Path) -> None:
     """Neither a whole one nor one with a pickle in the place of any file and right checksums."""
     checkpoint.save(tmp_path, snapshot(3))
