@@ -147,7 +147,7 @@ def main() -> None:
         steps = " --steps " + " ".join(f'"{step}"' for step in config.steps) if config.steps else ""
         record = {
             "command": f"python -m experiments.speed --model {config.model} --batch-size {size} "
-            f"--rounds {config.rounds}{steps}",
+            f"--rounds {config.rounds} --epoch-steps {config.epoch_steps}{steps}",
             "device": device(),
             "rounds": config.rounds,
             "peak_resident_mib": peak_mib(),
