@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import xsam_jax
 from xsam_jax import curvature
 
-some = settings(deadline=None, max_examples=25, database=None)
+some = settings(deadline=None, max_examples=12, database=None)
 
 W = {"a": jnp.ones(2), "b": jnp.ones((1, 3))}
 KEY = jax.random.key(0)
