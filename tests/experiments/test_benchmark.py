@@ -187,11 +187,16 @@ def test_an_interruption_ends_the_workers(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("experiments.benchmark.runner._WORKER", (sys.executable, "-c", program))
     plan = [tuning_runs(TINY, SAM)[0], tuning_runs(TINY, SAM._replace(method="sgd"))[0]]
     interrupt = signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)
+    # A shell's background jobs start with it ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Timer(2.0, *interrupt).start()
     said: list[str] = []
     started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        execute([plan[1], plan[0]], 1, lambda run, _: said.append(run.config.method))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            execute([plan[1], plan[0]], 1, lambda run, _: said.append(run.config.method))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert said == ["sgd"]
     assert time.monotonic() - started < 60
 
