@@ -17,7 +17,7 @@ from pathlib import Path
 
 from experiments.errors import UserError, command_line, exit_on_user_error
 from experiments.machine import device
-from experiments.plots.options import distinct, positive
+from experiments.plots.options import distinct, positive, seeds
 from experiments.results import versions, write_json
 from experiments.tracking.report import write_report
 from experiments.tracking.settings import SETTINGS, Problem, SettingName, make_problem
@@ -59,9 +59,7 @@ def measure(config: TrackingConfig) -> None:
             other options.
     """
     distinct("settings", config.settings)
-    distinct("seeds", config.seeds)
-    if min(config.seeds) < 0:
-        raise UserError(f"--seeds must not be negative, not {min(config.seeds)}.")
+    seeds("seeds", config.seeds)
     for name in ("steps", "batch_size", "every", "sample_size", "num_matvecs"):
         positive(name.replace("_", "-"), getattr(config, name))
     if not 0 <= config.burn_in < config.steps:
