@@ -9,6 +9,11 @@ def steps_per_epoch(num_images: int, batch_size: int) -> int:
     return -(-num_images // batch_size)
 
 
+def part_size(part: float, batch_size: int) -> int:
+    """Images in a part of a batch, at least one."""
+    return max(1, round(part * batch_size))
+
+
 def epoch_order(key: jax.Array, num_images: int, batch_size: int) -> jax.Array:
     """Shuffle the images into batches.
 

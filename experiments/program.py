@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments.batches import steps_per_epoch
+from experiments.batches import part_size, steps_per_epoch
 from experiments.config import ResolvedConfig
 from experiments.data import Dataset, load_for
 from experiments.devices import AXIS, ONE_DEVICE, Devices
@@ -96,7 +96,7 @@ def start(config: ResolvedConfig, program: Program) -> tuple[RunChunk, TrainStat
 def _program(config: ResolvedConfig, observe: Observe | None, devices: Devices) -> Program:
     ascent_part = config.ascent_part if config.method == "xsam_part" else 1.0
     devices.check_batch(config.batch_size)
-    devices.check_batch(max(1, round(ascent_part * config.batch_size)))
+    devices.check_batch(part_size(ascent_part, config.batch_size))
     data = load_for(config)
     if config.batch_size > len(data.train_images):
         raise UserError(

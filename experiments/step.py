@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from experiments.augment import augmented
-from experiments.batches import epoch_order, steps_per_epoch
+from experiments.batches import epoch_order, part_size, steps_per_epoch
 from experiments.devices import ONE_DEVICE, Devices
 from experiments.hosts import from_first
 from experiments.network import Apply, Batch, batch_gradient
@@ -89,7 +89,7 @@ def train_step(
     Returns:
         State after the step; loss, NaN if it was bad, and accuracy at the parameters before it.
     """
-    images = max(1, round(ascent_part * len(batch.labels)))
+    images = part_size(ascent_part, len(batch.labels))
     part = devices.split(jax.tree.map(lambda leaf: leaf[:images], batch))
     gradient = devices.gradient(partial(batch_gradient, apply))
     grads, (loss, accuracy), batch_stats = gradient(state.params, state.batch_stats, part)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.batches import epoch_order, steps_per_epoch
+from experiments.batches import epoch_order, part_size, steps_per_epoch
 from experiments.errors import UserError
 from experiments.network import Batch
 from experiments.sharpness import fixed_subset
@@ -69,7 +69,7 @@ def compile_programs(problem: Problem, watchers: Mapping[str, Watcher], sizes: S
         grads_adv = jax.grad(loss)(w + perturbation, batch)
 
         def product(at: jax.Array, v: jax.Array, part: float) -> jax.Array:
-            images = max(1, round(part * len(batch.labels)))
+            images = part_size(part, len(batch.labels))
             some = Batch(batch.images[:images], batch.labels[:images])
             image: jax.Array = curvature.hvp(lambda w: jax.grad(loss)(w, some), at, v)
             return image
