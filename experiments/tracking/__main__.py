@@ -19,10 +19,10 @@ from experiments.errors import UserError, command_line, exit_on_user_error
 from experiments.machine import device
 from experiments.plots.options import distinct, positive, seeds
 from experiments.results import versions, write_json
+from experiments.tracking.candidates import all_watchers
 from experiments.tracking.report import write_report
 from experiments.tracking.settings import SETTINGS, Problem, SettingName, make_problem
 from experiments.tracking.watch import Programs, Sizes, compile_programs, watch
-from experiments.tracking.watchers import all_watchers
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from experiments.network import Batch
 from experiments.sharpness import fixed_subset
 from experiments.tracking.settings import Problem
 from experiments.tracking.watchers import Sight, Watcher
-from xsam_jax import curvature, mean_grad_fn
+from xsam_jax import channels_last, curvature, mean_grad_fn
 
 # The training of the paper's section 6.1: SGD with momentum and a cosine schedule.
 RHO, MOMENTUM, WEIGHT_DECAY = 0.05, 0.9, 5e-5
@@ -64,9 +64,13 @@ def compile_programs(problem: Problem, watchers: Mapping[str, Watcher], sizes: S
     def step(
         count: jax.Array, w: jax.Array, momentum: jax.Array, states: dict[str, Any], batch: Batch
     ) -> tuple[jax.Array, jax.Array, dict[str, Any], jax.Array]:
+        def gradient(at: jax.Array) -> jax.Array:
+            grads: jax.Array = jax.grad(loss)(at, batch)
+            return grads
+
         value, grads = jax.value_and_grad(loss)(w, batch)
         perturbation = RHO * grads / jnp.maximum(jnp.linalg.norm(grads), 1e-12)
-        grads_adv = jax.grad(loss)(w + perturbation, batch)
+        grads_adv = gradient(w + perturbation)
 
         def product(at: jax.Array, v: jax.Array, part: float) -> jax.Array:
             images = part_size(part, len(batch.labels))
@@ -74,7 +78,7 @@ def compile_programs(problem: Problem, watchers: Mapping[str, Watcher], sizes: S
             image: jax.Array = curvature.hvp(lambda w: jax.grad(loss)(w, some), at, v)
             return image
 
-        sight = Sight(count, w, grads, grads_adv, perturbation, product)
+        sight = Sight(count, w, grads, grads_adv, perturbation, channels_last(gradient), product)
         states = {name: watchers[name].update(sight, state) for name, state in states.items()}
         rate: jax.Array = problem.learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * count / sizes.steps))
         momentum = MOMENTUM * momentum + grads_adv + WEIGHT_DECAY * w

@@ -12,10 +12,11 @@ import pytest
 from experiments.network import Batch
 from experiments.sharpness import fixed_subset
 from experiments.tracking.__main__ import TrackingConfig, main, measure
+from experiments.tracking.candidates import all_watchers
 from experiments.tracking.report import pareto_front
 from experiments.tracking.settings import Problem
 from experiments.tracking.watch import OWN_BATCH, Sizes, compile_programs, watch
-from experiments.tracking.watchers import Watcher, all_watchers
+from experiments.tracking.watchers import Watcher
 from tests.experiments.conftest import Fails
 
 SIZES = Sizes(steps=120, batch_size=64, burn_in=60, every=20, sample_size=256, num_matvecs=6)
