@@ -12,10 +12,11 @@ from jax import lax
 
 import xsam_jax
 from experiments.speed.workloads import Workload
+from xsam_jax._hvp import GradFn
 
 BASELINE = "optax.contrib.sam"
 REFRESH, BETWEEN = "xsam, p=100 q=5, refresh", "xsam, p=100 q=5, between"
-QUARTER = "the same on 1/4 of the batch"
+QUARTER, PARTS = "the same on 1/4 of the batch", "the same in 4 parts"
 
 
 class Step(NamedTuple):
@@ -29,20 +30,27 @@ def all_steps(work: Workload) -> dict[str, Step]:
     """Every method by name."""
     base = partial(optax.sgd, 0.01, momentum=0.9)
 
-    def step(tx: optax.GradientTransformation, count: int = 0, part: int = 1) -> Step:
-        """``count`` steps were taken before; Hessian products are of 1/``part`` of the batch."""
+    def of_a_quarter(batch: Any) -> GradFn:
+        some = jax.tree.map(lambda leaf: leaf[: len(leaf) // 4], batch)
+        return lambda params: jax.grad(work.loss)(params, some)
+
+    def in_parts(batch: Any) -> GradFn:
+        parts = jax.tree.map(lambda leaf: leaf.reshape(4, -1, *leaf.shape[1:]), batch)
+        return xsam_jax.mean_grad_fn(work.loss, parts)
+
+    def step(
+        tx: optax.GradientTransformation,
+        count: int = 0,
+        curvature: Callable[[Any], GradFn] | None = None,
+    ) -> Step:
+        """``count`` steps were taken before; ``curvature`` of a batch is for Hessian products."""
         method = optax.with_extra_args_support(tx)
 
         def function(params: chex.ArrayTree, state: Any, batch: Any) -> Any:
             def gradient(params: chex.ArrayTree, *_: Any) -> chex.ArrayTree:
                 return jax.grad(work.loss)(params, batch)
 
-            def of_a_part(params: chex.ArrayTree) -> chex.ArrayTree:
-                return jax.grad(work.loss)(
-                    params, jax.tree.map(lambda leaf: leaf[: len(leaf) // part], batch)
-                )
-
-            extra = {"curvature_grad_fn": of_a_part} if part > 1 else {}
+            extra = {} if curvature is None else {"curvature_grad_fn": curvature(batch)}
             updates, state = method.update(
                 gradient(params), state, params, grad_fn=gradient, **extra
             )
@@ -53,8 +61,8 @@ def all_steps(work: Workload) -> dict[str, Step]:
             state = optax.tree.set(state, count=jnp.asarray(count, jnp.int32))
         return Step(function, state)
 
-    def chained(method: optax.GradientTransformation, count: int = 0, part: int = 1) -> Step:
-        return step(optax.chain(method, base()), count, part)
+    def chained(method: optax.GradientTransformation, *args: Any) -> Step:
+        return step(optax.chain(method, base()), *args)
 
     optax_sam = optax.contrib.sam(
         base(), optax.chain(optax.contrib.normalize(), optax.sgd(0.05)), opaque_mode=True
@@ -68,12 +76,13 @@ def all_steps(work: Workload) -> dict[str, Step]:
         "wsam": chained(xsam_jax.wsam()),
         "wsam_decoupled": step(xsam_jax.wsam_decoupled(base(), 0.01)),
         "friendly_sam": chained(xsam_jax.friendly_sam()),
-        "eigen_sam, between": chained(xsam_jax.eigen_sam(), count=1),
+        "eigen_sam, between": chained(xsam_jax.eigen_sam(), 1),
         "xsam, oja": chained(xsam_jax.xsam(eigenvector=xsam_jax.oja())),
         "xsam, subspace": chained(xsam_jax.xsam(eigenvector=xsam_jax.subspace())),
         REFRESH: chained(xsam_jax.xsam()),
-        QUARTER: chained(xsam_jax.xsam(), part=4),
-        BETWEEN: chained(xsam_jax.xsam(), count=1),
+        QUARTER: chained(xsam_jax.xsam(), 0, of_a_quarter),
+        PARTS: chained(xsam_jax.xsam(), 0, in_parts),
+        BETWEEN: chained(xsam_jax.xsam(), 1),
     }
 
 

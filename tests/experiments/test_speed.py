@@ -13,9 +13,11 @@ from flax import nnx
 
 from experiments.models.transformer import Sizes, Transformer
 from experiments.speed.__main__ import compile_step, fitting_batch, main
-from experiments.speed.steps import BASELINE, BETWEEN, REFRESH, Step
+from experiments.speed.steps import BASELINE, BETWEEN, PARTS, REFRESH, Step
 from experiments.speed.table import Row, from_json, table
 from tests.experiments.conftest import Fails
+
+XSAM = [REFRESH, PARTS, BETWEEN]
 
 
 @pytest.mark.slow
@@ -23,22 +25,26 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fa
     options = ["--model", "mlp", "--out", str(tmp_path), "--rounds", "2", "--epoch-steps", "2"]
     assert "--steps must be among sgd" in fails(main, [*options, "--steps", "adam"])
     assert "must be at least 1" in fails(main, [*options, "--rounds", "0"])
-    monkeypatch.setattr(sys, "argv", ["program", *options, "--steps", "sam", REFRESH, BETWEEN])
+    monkeypatch.setattr(sys, "argv", ["program", *options, "--steps", "sam", *XSAM])
     main()
     (file,) = tmp_path.iterdir()
     assert file.name == "cpu-mlp-128.json"
     record = json.loads(file.read_text())
     rows = {row["name"]: from_json(row) for row in record["rows"]}
-    assert [*rows][:4] == [BASELINE, "sam", REFRESH, BETWEEN]
+    assert [*rows][:5] == [BASELINE, "sam", *XSAM]
     assert rows[BASELINE].ratio == rows[BASELINE].fastest == 1
     # What does not depend on the machine: SAM is optax's SAM, and a refresh needs more memory.
-    optax_sam, sam, refresh = (rows[name].compiled for name in (BASELINE, "sam", REFRESH))
+    optax_sam, sam, refresh, parts = (
+        rows[name].compiled for name in (BASELINE, "sam", REFRESH, PARTS)
+    )
     assert optax_sam is not None
     assert sam is not None
     assert refresh is not None
+    assert parts is not None
     assert sam.gigaflops == pytest.approx(optax_sam.gigaflops, rel=0.02)
     assert refresh.gigaflops > 1.5 * sam.gigaflops
     assert refresh.temporary_mib > sam.temporary_mib
+    assert parts.temporary_mib < refresh.temporary_mib
 
 
 def test_batch_by_memory() -> None:
