@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from experiments.errors import UserError
-from experiments.results import CHECKPOINTS, EpochMetrics
+from experiments.results import CHECKPOINTS, EpochMetrics, checkpoints
 from experiments.step import StepMetrics, TrainState
 
 _SUMS = "SHA256SUMS"
@@ -85,7 +85,7 @@ def save(out: Path, snapshot: Snapshot) -> None:
         reason = error.strerror if isinstance(error, OSError) else None
         reason = reason or (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"no checkpoint can be written to {folder}: {reason}.") from None
-    for old in _places(out)[:-_KEPT]:
+    for old in checkpoints(out)[:-_KEPT]:
         shutil.rmtree(old, ignore_errors=True)
 
 
@@ -106,7 +106,7 @@ def restore(out: Path, start: Snapshot) -> Snapshot | None:
     """
     for leftover in (out / CHECKPOINTS).glob(".*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
-    for place in reversed(_places(out)):
+    for place in reversed(checkpoints(out)):
         damage = _damage(place)
         if damage is None:
             try:
@@ -168,10 +168,6 @@ def _leaves(arrays: dict[str, Any]) -> list[str]:
         f"{jax.tree_util.keystr(path)} {leaf.dtype}{list(leaf.shape)}"
         for path, leaf in jax.tree.leaves_with_path(arrays)
     ]
-
-
-def _places(out: Path) -> list[Path]:
-    return sorted(place for place in (out / CHECKPOINTS).glob("[0-9]*") if place.name.isdecimal())
 
 
 def _files(place: Path) -> list[Path]:

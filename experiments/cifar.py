@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.errors import UserError
+from experiments.split import Split, check_labels
 
 _PIXELS = 3 * 32 * 32
 # The four archives have 170 million.
@@ -127,8 +128,6 @@ ARCHIVES: Mapping[str, tuple[Archive, Archive]] = {
     ),
 }
 
-Split = tuple[NDArray[np.uint8], NDArray[np.int32]]
-
 
 def find_archive(name: str, directory: Path | None) -> Archive | None:
     """The version of a data set that is there."""
@@ -190,9 +189,7 @@ def _split(archive: Archive, tar: tarfile.TarFile, name: str) -> Split:
         rows, labels = archive.parse(member.read())
     except ValueError as error:
         raise UserError(f"{where} {error}.") from None
-    if labels.min() < 0 or labels.max() >= archive.num_classes:
-        bad = labels.min() if labels.min() < 0 else labels.max()
-        raise UserError(f"{where} holds the label {bad}, outside [0, {archive.num_classes}).")
+    check_labels(where, labels, archive.num_classes)
     # The planes become channels.
     images = rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(images), labels

@@ -96,7 +96,6 @@ class _Common:
     trace_probes: int = 0
     """Random vectors that estimate the Hessian's trace at the end of the run, 0 for none, else at
     least 2."""
-
     max_bad_steps: int = 5
     """Stop after so many steps in a row whose loss or update is not finite, 0 for never. Such a
     step changes nothing; metrics.jsonl lists it."""
@@ -205,48 +204,43 @@ def resolve(config: TrainConfig) -> ResolvedConfig:
     return resolved
 
 
+# Which values an option may have, and how an error names them.
+_Rule = tuple[Callable[[Any], bool], str]
+_NONE_OR_ONE: _Rule = (lambda x: x is None or x >= 1, "at least 1")
+_AT_LEAST_ONE: _Rule = (lambda x: x >= 1, "at least 1")
+_NOT_NEGATIVE: _Rule = (lambda x: x >= 0 and math.isfinite(x), "finite and not negative")
+_POSITIVE: _Rule = (lambda x: x > 0 and math.isfinite(x), "finite and above 0")
+_FRACTION: _Rule = (lambda x: 0 <= x < 1, "in [0, 1)")
+
+
 def _validate(config: ResolvedConfig) -> None:
-    none_or_one: tuple[Callable[[Any], bool], str] = (
-        lambda x: x is None or x >= 1,
-        "at least 1",
-    )
-    at_least_one: tuple[Callable[[Any], bool], str] = (lambda x: x >= 1, "at least 1")
-    not_negative: tuple[Callable[[Any], bool], str] = (
-        lambda x: x >= 0 and math.isfinite(x),
-        "finite and not negative",
-    )
-    positive: tuple[Callable[[Any], bool], str] = (
-        lambda x: x > 0 and math.isfinite(x),
-        "finite and above 0",
-    )
-    fraction: tuple[Callable[[Any], bool], str] = (lambda x: 0 <= x < 1, "in [0, 1)")
-    rules = {
-        "epochs": at_least_one,
-        "batch_size": at_least_one,
-        "refresh_every": at_least_one,
-        "sparse_every": at_least_one,
-        "power_iters": at_least_one,
-        "curvature_samples": at_least_one,
-        "num_matvecs": at_least_one,
-        "train_images": none_or_one,
-        "test_images": none_or_one,
-        "validation_images": none_or_one,
+    rules: dict[str, _Rule] = {
+        "epochs": _AT_LEAST_ONE,
+        "batch_size": _AT_LEAST_ONE,
+        "refresh_every": _AT_LEAST_ONE,
+        "sparse_every": _AT_LEAST_ONE,
+        "power_iters": _AT_LEAST_ONE,
+        "curvature_samples": _AT_LEAST_ONE,
+        "num_matvecs": _AT_LEAST_ONE,
+        "train_images": _NONE_OR_ONE,
+        "test_images": _NONE_OR_ONE,
+        "validation_images": _NONE_OR_ONE,
         "trace_probes": (lambda x: x == 0 or x >= 2, "0 or at least 2"),
         "seed": (lambda x: 0 <= x < 2**32, "in [0, 2**32)"),
-        "curvature_every": not_negative,
-        "checkpoint_every": not_negative,
-        "max_bad_steps": not_negative,
-        "learning_rate": positive,
-        "rho": not_negative,
-        "weight_decay": not_negative,
-        "gsam_alpha": not_negative,
-        "fsam_sigma": not_negative,
-        "oja_rate": positive,
-        "momentum": fraction,
-        "wsam_gamma": fraction,
-        "late_start": fraction,
+        "curvature_every": _NOT_NEGATIVE,
+        "checkpoint_every": _NOT_NEGATIVE,
+        "max_bad_steps": _NOT_NEGATIVE,
+        "learning_rate": _POSITIVE,
+        "rho": _NOT_NEGATIVE,
+        "weight_decay": _NOT_NEGATIVE,
+        "gsam_alpha": _NOT_NEGATIVE,
+        "fsam_sigma": _NOT_NEGATIVE,
+        "oja_rate": _POSITIVE,
+        "momentum": _FRACTION,
+        "wsam_gamma": _FRACTION,
+        "late_start": _FRACTION,
         "ascent_part": (lambda x: 0 < x <= 1, "above 0 and at most 1"),
-        "fsam_decay": fraction,
+        "fsam_decay": _FRACTION,
         "alpha": (lambda x: 0 <= x <= 2, "in [0, 2]"),
     }
     for name, (allowed, words) in rules.items():

@@ -13,6 +13,7 @@ from experiments.cifar import ARCHIVES, describe_missing, find_archive, read_cif
 from experiments.config import DatasetName, ResolvedConfig
 from experiments.errors import UserError
 from experiments.idx import read_idx
+from experiments.split import Split, check_labels
 from experiments.tfds_source import read_tfds
 
 
@@ -64,7 +65,7 @@ def _fashion_mnist(data_dir: Path | None) -> Dataset:
         )
         return Dataset(*train, *test, num_classes=10, crop_padding=4, flip=True)
 
-    def read(split: str) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    def read(split: str) -> Split:
         images = read_idx(files[split, "images"], ndim=3)
         labels = read_idx(files[split, "labels"], ndim=1)
         if images.shape[1:] != (28, 28):
@@ -75,8 +76,7 @@ def _fashion_mnist(data_dir: Path | None) -> Dataset:
             raise UserError(
                 f"{files[split, 'labels']} holds {len(labels)} labels for {len(images)} images."
             )
-        if labels.max() > 9:
-            raise UserError(f"{files[split, 'labels']} holds the label {labels.max()}, above 9.")
+        check_labels(str(files[split, "labels"]), labels, num_classes=10)
         return images[..., None], labels.astype(np.int32)
 
     return Dataset(*read("train"), *read("t10k"), num_classes=10, crop_padding=4, flip=True)

@@ -131,12 +131,17 @@ def _refuse_other_run(config: ResolvedConfig) -> None:
     if theirs.keys() != mine.keys():
         raise UserError(f"--out {config.out} holds a config.json of another program or version.")
     finished = (config.out / "result.json").exists()
-    if theirs != mine and (finished or any((config.out / CHECKPOINTS).glob("[0-9]*"))):
+    if theirs != mine and (finished or checkpoints(config.out)):
         differing = [name for name in mine if mine[name] != theirs[name]]
         raise UserError(
             f"--out {config.out} holds {'a finished' if finished else 'an unfinished'} run with "
             f"other values of {', '.join(differing)}: name another directory."
         )
+
+
+def checkpoints(out: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    return sorted(place for place in (out / CHECKPOINTS).glob("[0-9]*") if place.name.isdecimal())
 
 
 def identity(config: dict[str, Any]) -> dict[str, Any]:

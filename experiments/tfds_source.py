@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from experiments.errors import UserError
-
-Split = tuple[NDArray[np.uint8], NDArray[np.int32]]
+from experiments.split import Split, check_labels
 
 _PROBE_SECONDS = 5.0
 
@@ -105,10 +103,7 @@ def _split(builder: Any, split: str, image_shape: tuple[int, int, int]) -> Split
         raise UserError(f"{where} holds images of {min(wrong)}, not {image_shape}.")
     images = np.stack([row["image"] for row in rows])
     labels = np.array([row["label"] for row in rows], np.int32)
-    classes = builder.info.features["label"].num_classes
-    if labels.min() < 0 or labels.max() >= classes:
-        bad = labels.min() if labels.min() < 0 else labels.max()
-        raise UserError(f"{where} holds the label {bad}, outside [0, {classes}).")
+    check_labels(where, labels, builder.info.features["label"].num_classes)
     return images, labels
 
 

@@ -99,7 +99,7 @@ def test_fashion_mnist_from_a_directory(tmp_path: Path) -> None:
     ("name", "array", "words"),
     [
         ("train-labels-idx1", np.zeros(29, np.uint8), "29 labels for 30 images"),
-        ("train-labels-idx1", np.full(30, 10, np.uint8), "label 10, above 9"),
+        ("train-labels-idx1", np.full(30, 10, np.uint8), r"label 10, outside \[0, 10\)"),
         ("t10k-images-idx3", np.zeros((10, 32, 32), np.uint8), r"\(32, 32\), not \(28, 28\)"),
     ],
 )
