@@ -2,7 +2,7 @@
 
 XLA:CPU has a fast kernel for channels-last convolutions, and transposes other layouts into that one
 only in the entry computation. A convolution's *gradient* arrives in other layouts, so inside
-``lax.cond``, ``lax.while_loop`` and ``lax.scan`` it falls to a generic loop 36 to 75 times slower
+``lax.cond``, ``lax.while_loop`` and ``lax.scan`` it falls to a slow generic loop
 (https://github.com/jax-ml/jax/issues/12868). Explicit transposes put the fast layout into the
 program itself, where it holds in every computation.
 """

@@ -1,0 +1,140 @@
+"""What README's prose says of the benchmarks, computed from the committed runs."""
+
+import json
+import re
+from statistics import mean
+from typing import Any
+
+import pytest
+
+from tests.readme import RESULTS, says
+
+
+def runs(name: str, stage: str = "final") -> list[dict[str, Any]]:
+    """Of a benchmark."""
+    lines = map(json.loads, (RESULTS / name / "results.jsonl").read_text().splitlines())
+    return [{**line["config"], **line["result"]} for line in lines if line["stage"] == stage]
+
+
+def of(runs: list[dict[str, Any]], value: str, **chosen: Any) -> dict[str, list[float]]:
+    """The values of each method's runs."""
+    found: dict[str, list[float]] = {}
+    for run in runs:
+        if all(run[name] == wanted for name, wanted in chosen.items()):
+            found.setdefault(run["method"], []).append(run[value])
+    return found
+
+
+def means(values: dict[str, list[float]]) -> dict[str, float]:
+    return {method: mean(numbers) for method, numbers in values.items()}
+
+
+def report(name: str) -> dict[str, list[str]]:
+    """The rows of the tables of a report, by method; those of a method one after the other."""
+    found: dict[str, list[str]] = {}
+    for line in (RESULTS / name / "report.md").read_text().splitlines():
+        if line.startswith("| "):
+            method, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+            found.setdefault(method, []).extend(cells)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("digits", "# runs of an MLP on # digits in # minutes of CPU time"),
+        ("cheap", "[results/cheap](results/cheap/report.md), # minutes of CPU time)"),
+    ],
+)
+def test_benchmarks_size(name: str, sentence: str) -> None:
+    lines = [json.loads(s) for s in (RESULTS / name / "results.jsonl").read_text().splitlines()]
+    minutes = sum(line["cpu_seconds"] for line in lines) / 60
+    (images,) = {line["config"]["train_images"] for line in lines}
+    says(sentence, *(len(lines), images)[: sentence.count("#") - 1], minutes)
+
+
+def test_digits() -> None:
+    accuracy = means(of(runs("digits"), "test_accuracy"))
+    gains = [accuracy[m] - accuracy["sam"] for m in ("xsam", "xsam_oja", "xsam_projector")]
+    says("X-SAM is # to # points above SAM", min(gains), max(gains))
+    assert accuracy["normalized_sam"] > accuracy["sam"] + min(gains)
+    assert accuracy["xsam_random"] > accuracy["xsam"]
+    verdicts = report("digits")
+    assert {verdicts[m][3] for m in ("xsam", "xsam_projector", "xsam_oja")} == {"not significant"}
+    says(
+        "then runs # seeds of each", *{len(found) for found in of(runs("digits"), "seed").values()}
+    )
+    tuning = runs("digits", "tuning")
+    (images,) = {run["validation_images"] for run in tuning}
+    says("(three seeds, # images)", images)
+    assert len({run["seed"] for run in tuning}) == 3
+    rates = {run["learning_rate"] for run in runs("digits")}
+    assert round(max(rates) / min(rates)) == 9
+    says("the methods' learning rates differ by a factor of nine")
+
+
+def test_fashion_small() -> None:
+    finals = runs("fashion_small")
+    (images,) = {run["train_images"] for run in finals}
+    says("does the same for ten methods on # images of Fashion-MNIST", images)
+    cnn, resnet = (
+        of(finals, "test_accuracy", model=model, train_images=images)
+        for model in ("small_cnn", "resnet8")
+    )
+    assert {len(found) for found in resnet.values()} == {3}
+    assert {len(found) for found in cnn.values()} == {len(cnn)} == {10}
+    says("its means are # to #%", min(means(cnn).values()), max(means(cnn).values()))
+    falls = {method: max(found) - min(found) for method, found in cnn.items()}
+    assert sum(fall >= 10 for fall in falls.values()) > len(cnn) / 2
+    died = [method for method, found in cnn.items() if min(found) < 11]
+    assert died == ["normalized_sam", "xsam_oja"]
+    assert all(sum(accuracy < 11 for accuracy in cnn[method]) == 1 for method in died)
+    first, second, third = sorted(cnn, key=lambda method: -means(cnn)[method])[:3]
+    assert (first, second, third) == ("xsam_projector", "xsam", "sgd")
+    assert sorted(resnet, key=lambda method: -means(resnet)[method])[::2][:2] == ["xsam", "sgd"]
+    curvature = means(of(finals, "lambda_max", model="small_cnn"))
+    says("a quarter of SAM's largest eigenvalue (# against #)", curvature["xsam"], curvature["sam"])
+    assert curvature["normalized_sam"] / curvature["sam"] == pytest.approx(0.25, abs=0.02)
+    assert curvature["xsam"] / curvature["sam"] == pytest.approx(0.25, abs=0.02)
+    curvature = means(of(finals, "lambda_max", model="resnet8"))
+    assert curvature["xsam"] > curvature["sam"]
+
+
+def test_tuning_with_one_seed() -> None:
+    trials: dict[float, dict[int, float]] = {}
+    for run in runs("fashion_small", "tuning"):
+        if (run["model"], run["method"]) == ("small_cnn", "sam"):
+            trials.setdefault(run["learning_rate"], {})[run["seed"]] = run["test_accuracy"]
+    first, *others = sorted(next(iter(trials.values())))
+    chosen = max(trials.values(), key=lambda trial: trial[first])
+    says(
+        "the first alone would have chosen a rate for SAM at which the others end at # and #%",
+        *(chosen[seed] for seed in others),
+    )
+
+
+def test_cheap() -> None:
+    accuracy, verdicts = means(of(runs("cheap"), "test_accuracy")), report("cheap")
+    cheap = ("xsam_late", "xsam_sparse", "xsam_part")
+    costs = {method: float(verdicts[method][8]) for method in (*cheap, "xsam")}
+    (run,) = [r for r in runs("cheap") if (r["method"], r["seed"]) == ("xsam_late", 0)]
+    late = 100 * (1 - run["late_start"])
+    says(
+        "X-SAM in the last #% of the steps, normalised SGD before: # gradients a step",
+        late,
+        costs["xsam_late"],
+    )
+    assert (run["sparse_every"], run["ascent_part"]) == (3, 0.25)
+    says("(X-SAM in every third step: #)", costs["xsam_sparse"])
+    says(
+        "from a quarter of the batch: #) all end within the interval of X-SAM itself (#)",
+        costs["xsam_part"],
+        costs["xsam"],
+    )
+    low, high = map(float, re.findall(r"[-+][\d.]+", verdicts["xsam"][2])[1:])
+    assert all(low <= accuracy[method] - accuracy["sam"] <= high for method in cheap)
+    assert {verdicts[method][3] for method in cheap} == {"not significant"}
+    gain = accuracy["xsam"] - accuracy["sgd"]
+    assert accuracy["normalized_sgd"] - accuracy["sgd"] > gain / 2
+    before = means(of(runs("digits"), "test_accuracy"))
+    says("(`xsam_oja` is # above its own value", accuracy["xsam_oja"] - before["xsam_oja"])

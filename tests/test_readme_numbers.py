@@ -1,0 +1,166 @@
+"""Numbers in README's sentences, each computed from the file that it was measured into."""
+
+import csv
+import json
+import re
+from statistics import mean
+from typing import Any
+
+from experiments.config import TrainConfig
+from experiments.speed.steps import BASELINE, BETWEEN, QUARTER, REFRESH
+from tests.readme import RESULTS, ROOT, says
+
+WORDS = {5: "five", 10: "ten"}
+
+
+def rows(file: str) -> list[dict[str, str]]:
+    with (RESULTS / file).open() as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_training_takes_about_a_minute() -> None:
+    run = json.loads((RESULTS / "train" / "result.json").read_text())
+    default = TrainConfig()
+    assert (run["dataset"], run["method"]) == (default.dataset, default.method)
+    assert round(run["seconds"] / 60) == 1
+    says("handwritten digits (about a minute on two cores;")
+
+
+def test_safe_range_of_alpha() -> None:
+    section = (ROOT / "docs" / "faults.md").read_text().split("## The safe range of alpha")[1]
+    table = {
+        float(alpha): [[float(accuracy) for accuracy in cell.split()] for cell in cells]
+        for alpha, *cells in re.findall(r"^\| ([\d.]+) \| (.*) \| (.*) \|$", section, re.MULTILINE)
+    }
+    says("up to # all runs trained", max(alpha for alpha in table if alpha < 1))
+    assert all(min(map(min, table[alpha])) > 94 for alpha in table if alpha < 1)
+    usual = mean(accuracy for alpha in table if alpha < 1 for accuracy in table[alpha][1])
+    assert round(usual - min(table[1.0][1]), -1) == 10
+    says("at 1 Oja's rule lost up to ten points, at 1.5 every run diverged")
+    assert max(map(max, table[1.5])) < 15
+
+
+def test_trackers() -> None:
+    trackers = {(row["setting"], row["tracker"]): row for row in rows("tracking/tracking.csv")}
+    ours, paper = trackers["cnn", "subspace_4"], trackers["cnn", "paper"]
+    says(
+        "for # gradients a step instead of #",
+        float(ours["gradients_per_step"]),
+        float(paper["gradients_per_step"]),
+    )
+    assert {setting for setting, _ in trackers} == {"cnn", "cnn_bn", "mlp"}
+    (seeds,) = {int(row["seeds"]) for row in trackers.values()}
+    says(f"on two CNNs and an MLP, {WORDS[seeds]} seeds each,")
+
+
+def test_lambda_max() -> None:
+    file = RESULTS / "curvature" / "cpu-resnet18-fashion_mnist-2048.json"
+    found = json.loads(file.read_text())
+    says("on # images of Fashion-MNIST, at its initial", max(map(int, found["products"])))
+    says("# s for a Hessian product and image", found["cpu_seconds_per_product_and_image"])
+
+
+def test_angles() -> None:
+    angles = rows("figures/angle.csv")
+    # An eigenvector has no sign, so the file's angles are folded to [0, 90].
+    shares = [
+        100 * sum(float(row[kind]) >= 80 for row in angles) / len(angles)
+        for kind in ("plain", "layerwise")
+    ]
+    says("Fig. 1, # measurements, #% of the plain and #% of the layerwise", len(angles), *shares)
+
+
+def test_figures_2_to_4() -> None:
+    says("one or two seeds")
+    for file in ("curves", "alpha", "angle", "spectrum"):
+        assert len({row["seed"] for row in rows(f"figures/{file}.csv")}) in (1, 2)
+    says("in Fig. 2 and 3 X-SAM's largest eigenvalue ends above SAM's")
+    last = {
+        (row["method"], row["seed"]): float(row["lambda_max"]) for row in rows("figures/curves.csv")
+    }
+    top = {
+        row["method"]: float(row["eigenvalue"])
+        for row in rows("figures/spectrum.csv")
+        if row["index"] == "1"
+    }
+    assert top["xsam"] > top["sam"]
+    assert all(last["xsam", seed] > last["sam", seed] for seed in ("0", "1"))
+    says("in Fig. 4 alphas differ by less than the seeds of one alpha")
+    accuracies: dict[tuple[str, str], list[float]] = {}
+    for row in rows("figures/alpha.csv"):
+        if row["alpha"]:
+            key = row["method"], row["alpha"]
+            accuracies.setdefault(key, []).append(float(row["test_accuracy"]))
+    means = [mean(found) for found in accuracies.values()]
+    assert max(means) - min(means) < max(max(found) - min(found) for found in accuracies.values())
+
+
+SPEED = {
+    file.stem.split("-")[1]: json.loads(file.read_text())
+    for file in (RESULTS / "speed").glob("cpu-*.json")
+}
+# With one round there are no quartiles: its table says how large a step can be, not how fast.
+COMPARED = {name: record for name, record in SPEED.items() if record["rounds"] > 1}
+FREE = ("sam", "xsam, oja", "xsam, subspace")
+
+
+def steps(name: str) -> dict[str, Any]:
+    return {row["name"]: row for row in SPEED[name]["rows"]}
+
+
+def mean_ratio(name: str, refresh: str = REFRESH) -> float:
+    """Of a step of the paper's schedule to optax's SAM."""
+    found = steps(name)
+    return (99 * found[BETWEEN]["ratio"] + found[refresh]["ratio"]) / 100
+
+
+def test_time_of_a_step() -> None:
+    ratios = [steps(name)[step]["ratio"] for name in COMPARED for step in FREE]
+    says("take # to # times the time of optax's SAM", min(ratios), max(ratios))
+    says("nothing beside it, # rounds", SPEED["resnet18"]["rounds"])
+    says("on average on the CNNs, and #% on the", 100 * (mean_ratio("transformer") - 1))
+    assert all(abs(mean_ratio(name) - 1) < 0.03 for name in ("simple_cnn", "resnet18"))
+
+
+def test_memory_of_a_step() -> None:
+    memory = {name: row["compiled"]["temporary_mib"] for name, row in steps("resnet18").items()}
+    says("four times SAM's on ResNet-18")
+    assert round(memory[BETWEEN] / memory["sam"]) == 4
+    says("(`curvature_grad_fn`) it is # times", memory[QUARTER] / memory["sam"])
+    for name in COMPARED:
+        compiled = {step: row["compiled"] for step, row in steps(name).items()}
+        # Parameters, momentum and the batch.
+        copy = compiled["sgd"]["argument_mib"] / 2
+        for step in FREE:
+            extra = compiled[step]["temporary_mib"] - compiled[BASELINE]["temporary_mib"]
+            assert extra <= copy
+
+
+def test_compilation() -> None:
+    def range_of(*names: str) -> tuple[float, float]:
+        found = [
+            row["compiled"]["compile_seconds"] / steps(name)["sam"]["compiled"]["compile_seconds"]
+            for name in SPEED
+            for step, row in steps(name).items()
+            if step in names
+        ]
+        return min(found), max(found)
+
+    says(
+        "# to # times SAM's with `oja()`, # to # with `subspace()` and # to # with the paper's",
+        *range_of("xsam, oja"),
+        *range_of("xsam, subspace"),
+        *range_of(REFRESH, BETWEEN),
+    )
+
+
+def test_large_transformer() -> None:
+    found = steps("transformer_large")
+    says(
+        "takes # s with `xsam(eigenvector=oja())` on these two cores, SAM's # s, in # GiB",
+        found["xsam, oja"]["seconds"],
+        found["sam"]["seconds"],
+        SPEED["transformer_large"]["peak_resident_mib"] / 1024,
+    )
+    says("a process that holds four compiled steps' results")
+    assert len(found) == 4
