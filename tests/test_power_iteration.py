@@ -81,6 +81,11 @@ def test_seeds_and_start() -> None:
     vector = lambda **arguments: quadratic.flat_steps(_run(spectrum, **arguments)[0].eigenvector)
     np.testing.assert_array_equal(vector(seed=3), vector(seed=3))
     assert np.abs(vector(seed=3) - vector(seed=4)).max() > 1e-3
+    seeds = jnp.array([3, 4])
+    expected = jnp.stack([vector(seed=3), vector(seed=4)])
+    np.testing.assert_allclose(
+        jax.vmap(lambda seed: vector(seed=seed))(seeds), expected, atol=1e-12
+    )
     start = quadratic.start(5, seed=9)
     scaled = jax.tree.map(lambda leaf: 100 * leaf, start)
     np.testing.assert_allclose(vector(start=start), vector(start=scaled), rtol=1e-12)

@@ -86,6 +86,19 @@ def test_rho_may_be_a_schedule() -> None:
         )
 
 
+def test_rho_may_be_a_schedule_of_integers() -> None:
+    matrix, _ = quadratic.hessian(SPECTRUM)
+    gradient, params = quadratic.grad_fn(matrix), quadratic.start(5)
+    tx = xsam_jax.sam(rho=lambda count: count // 2)
+    step = jax.jit(lambda state: tx.update(gradient(params), state, params, grad_fn=gradient))
+    state = tx.init(params)
+    for expected in (0.0, 0.0, 1.0, 1.0, 2.0):
+        direction, state = step(state)
+        chex.assert_trees_all_close(
+            direction, _step(xsam_jax.sam(rho=expected), params, gradient), rtol=1e-12
+        )
+
+
 def test_bfloat16_norm_accumulates_in_float32() -> None:
     # In bfloat16 the sum of squares of 65536 ones stops at 256, its root at 16 and not at 256.
     params = jnp.zeros(65536, jnp.bfloat16)

@@ -88,6 +88,12 @@ class TestHvp:
         else:
             np.testing.assert_allclose(curvature.hvp(jax.grad(cubes), w, v), 6 * w * v)
 
+    def test_forward_derivative_of_a_custom_vjp(self) -> None:
+        squares = jax.custom_vjp(lambda w: w**2)
+        squares.defvjp(lambda w: (squares(w), w), lambda w, cotangent: (2 * w * cotangent,))
+        with pytest.raises(TypeError, match="grad_fn must be differentiable in forward mode"):
+            curvature.hvp(lambda w: jax.jacfwd(squares)(w) @ w, jnp.ones(2), jnp.ones(2))
+
     def test_other_type_errors_pass(self) -> None:
         with pytest.raises(TypeError, match="mine"):
             curvature.hvp(_raise_type_error, jnp.ones(2), jnp.ones(2))

@@ -10,6 +10,11 @@ from experiments import tfds_source
 Fails = Callable[[Callable[[], None], list[str]], str]
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """The library's coverage is that of its own tests, and measuring takes time."""
+    item.add_marker(pytest.mark.no_cover)
+
+
 @pytest.fixture
 def fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Fails:
     """Runs a command that must end with status 2 and one line on stderr, which it returns."""
