@@ -65,7 +65,7 @@ def test_quoted_costs_are_from_the_tables() -> None:
     assert all(line in COST for line in quoted)
 
 
-REPORTS = ("digits", "fashion_small", "cheap")
+REPORTS = ("digits", "fashion_small", "cheap", "cheap_fashion")
 
 
 @pytest.mark.parametrize("name", REPORTS)

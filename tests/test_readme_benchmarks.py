@@ -138,3 +138,19 @@ def test_cheap() -> None:
     assert accuracy["normalized_sgd"] - accuracy["sgd"] > gain / 2
     before = means(of(runs("digits"), "test_accuracy"))
     says("(`xsam_oja` is # above its own value", accuracy["xsam_oja"] - before["xsam_oja"])
+
+
+def test_cheap_on_fashion_mnist() -> None:
+    accuracies = of(runs("cheap_fashion"), "test_accuracy")
+    accuracy = means(accuracies)
+    says(
+        "the same recipes end at #, # and #% in ten seeds",
+        *(accuracy[method] for method in ("xsam_late", "xsam_sparse", "xsam_part")),
+    )
+    *others, dead = sorted(accuracies["xsam"], reverse=True)
+    assert len(others) == 9
+    says("which dies at #%, and has #% in the other nine", dead, mean(others))
+    says("in the other nine; SAM has #%", accuracy["sam"])
+    assert max(accuracy, key=lambda method: accuracy[method]) == "normalized_sgd"
+    says("is best, #% for one gradient a step", accuracy["normalized_sgd"])
+    assert {report("cheap_fashion")[m][3] for m in accuracy if m != "sam"} == {"not significant"}

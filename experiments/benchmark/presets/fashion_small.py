@@ -2,17 +2,24 @@
 
     python -m experiments.benchmark fashion-small
 
-The committed runs (results/fashion_small) are of these two commands, because one seed a trial chose
+The committed runs of results/fashion_small are of these two commands, because one seed a trial chose
 learning rates at which the CNN dies for other seeds:
 
     python -m experiments.benchmark fashion-small --models small_cnn \
         --tuning-seeds 100 101 102 --seeds 0 1 2 3 4 5 6 7 8 9
     python -m experiments.benchmark fashion-small --models resnet8
 
-Hardware: two CPU cores. Runtime: 32 and 54 minutes of CPU time, beside other work. Expected:
+Those of results/cheap_fashion, X-SAM for less than SAM's price, are of
+
+    python -m experiments.benchmark fashion-small --models small_cnn \
+        --methods sgd sam xsam normalized_sgd xsam_late xsam_sparse xsam_part \
+        --tuning-seeds 100 101 102 --seeds 0 1 2 3 4 5 6 7 8 9 --out results/cheap_fashion
+
+Hardware: two CPU cores. Runtime: 32, 54 and 14 minutes of CPU time, beside other work. Expected:
 nothing is significantly different from SAM. The CNN's accuracy, 65 to 71 % in the mean, has a
 standard deviation of 1 to 20 points; ResNet-8's is 77.0 % for SAM, 78.1 % for X-SAM and 77.6 % for
-SGD.
+SGD. The cheap recipes end at 71.6 to 72.9 % and normalised SGD at 73.1 %; of ten runs of X-SAM one
+dies.
 """
 
 from experiments.benchmark.protocol import Protocol, Tuning
