@@ -53,6 +53,21 @@ def test_trackers() -> None:
     says(f"on two CNNs and an MLP, {WORDS[seeds]} seeds each,")
 
 
+def test_table_of_the_trackers() -> None:
+    measured: dict[str, list[dict[str, str]]] = {}
+    for row in rows("tracking/tracking.csv"):
+        measured.setdefault(row["tracker"], []).append(row)
+    lines = {
+        tuple(f"{float(r['quality']):.2f} ± {float(r['quality_deviation']):.2f}" for r in settings)
+        + (f"{mean(float(r['quality']) for r in settings):.2f}",)
+        for settings in measured.values()
+    }
+    text = (RESULTS / "tracking" / "README.md").read_text()
+    quoted = re.findall(r"^\|[^|]*\|[^|]*\| (.*±.*) \|$", text, re.MULTILINE)
+    assert len(quoted) >= 20
+    assert {tuple(line.split(" | ")) for line in quoted} <= lines
+
+
 def test_lambda_max() -> None:
     file = RESULTS / "curvature" / "cpu-resnet18-fashion_mnist-2048.json"
     found = json.loads(file.read_text())

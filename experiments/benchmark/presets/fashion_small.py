@@ -2,7 +2,7 @@
 
     python -m experiments.benchmark fashion-small
 
-The committed runs of results/fashion_small are of these two commands, because one seed a trial chose
+The runs of results/fashion_small are of these two commands, because one seed a trial chose
 learning rates at which the CNN dies for other seeds:
 
     python -m experiments.benchmark fashion-small --models small_cnn \
@@ -18,7 +18,7 @@ Those of results/cheap_fashion, X-SAM for less than SAM's price, are of
 Hardware: two CPU cores. Runtime: 32, 54 and 14 minutes of CPU time, beside other work. Expected:
 nothing is significantly different from SAM. The CNN's accuracy, 65 to 71 % in the mean, has a
 standard deviation of 1 to 20 points; ResNet-8's is 77.0 % for SAM, 78.1 % for X-SAM and 77.6 % for
-SGD. The cheap recipes end at 71.6 to 72.9 % and normalised SGD at 73.1 %; of ten runs of X-SAM one
+SGD. The cheap recipes end at 71.6 to 72.9 % and normalised SGD at 73.0 %; of ten runs of X-SAM one
 dies.
 """
 
