@@ -17,7 +17,7 @@ def _equations(tree: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "sizes", [[], [3], [JOINED], [JOINED + 1], [3, JOINED + 1, JOINED, JOINED - 1], [3, 0, 5]]
+    "sizes", [[], [3], [JOINED], [JOINED + 1], [3, JOINED + 1, JOINED, JOINED, 5], [3, 0, 5]]
 )
 def test_inner_product_is_that_of_the_concatenation(sizes: list[int]) -> None:
     rng = np.random.default_rng(0)
