@@ -48,6 +48,11 @@ def test_reciprocal_of_zero_is_zero_and_so_is_its_derivative() -> None:
     np.testing.assert_array_equal(slopes, [-0.25, 0, -16])
 
 
+def test_reciprocal_computes_no_infinity_on_the_way() -> None:
+    with jax.debug_infs(True):
+        assert _linalg.reciprocal(jnp.zeros(())) == 0
+
+
 def test_trees_of_different_sizes_have_no_inner_product() -> None:
     with pytest.raises(ValueError, match="zip"):
         _linalg.vdot([jnp.ones(2)], [jnp.ones(2), jnp.ones(3)])
