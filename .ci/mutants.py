@@ -87,7 +87,7 @@ def mutants(path: Path) -> Iterator[Mutant]:
                 compile(mutated, str(path), "exec")
             except SyntaxError:
                 continue
-            if mutated.splitlines()[line - 1][column:] == "/,":
+            if mutated.splitlines()[line - 1][column:].startswith("/,"):
                 continue  # the `*` before keyword-only arguments is no product
             pairs = zip(source.splitlines(), mutated.splitlines(), strict=False)
             before, after = next((a, b) for a, b in pairs if a != b)
