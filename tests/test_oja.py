@@ -52,9 +52,10 @@ def test_first_step_is_one_power_iteration_on_the_gradient() -> None:
     np.testing.assert_allclose(quadratic.flat(state.eigenvector), expected, rtol=1e-9)
 
 
-def test_rule() -> None:
+@pytest.mark.parametrize("spectrum", [[3.0, 2.0, 1.0], [-3.0, -2.0, -1.0]])
+def test_rule(spectrum: list[float]) -> None:
     """The rule by hand: v <- normalize(v + rate <x, v> h)."""
-    matrix, _ = quadratic.hessian([3.0, 2.0, 1.0])
+    matrix, _ = quadratic.hessian(spectrum)
     params, gradient = quadratic.start(3), quadratic.grad_fn(matrix)
     tx = xsam_jax.xsam(eigenvector=xsam_jax.oja(rate=0.7))
     v = quadratic.start(3, seed=5)
@@ -70,6 +71,21 @@ def test_rule() -> None:
     )
     value = 1.5 + 0.7 * (x @ v) * (v @ h - 1.5 * (x @ v))
     np.testing.assert_allclose(state.eigenvalue, value, rtol=1e-6)
+
+
+def test_a_vector_that_is_cancelled() -> None:
+    """With H = -1, rate 1 and v along x nothing but rounding errors is left of v + <x, v> h."""
+    gradient = quadratic.grad_fn(-jnp.eye(5))
+    tx = xsam_jax.xsam(eigenvector=xsam_jax.oja(rate=1.0))
+
+    def step(w: chex.Array) -> Any:
+        v = quadratic.tree(w / jnp.linalg.norm(w))
+        params = quadratic.tree(w)
+        state = tx.init(params)._replace(eigenvector=v, eigenvalue=jnp.float32(-1))
+        return tx.update(gradient(params), state, params, grad_fn=gradient)
+
+    points = jnp.asarray(np.random.default_rng(0).normal(size=(100, 5)))
+    chex.assert_tree_all_finite(jax.jit(jax.vmap(step))(points))
 
 
 def test_takes_no_hessian_product() -> None:

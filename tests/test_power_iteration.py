@@ -87,8 +87,21 @@ def test_seeds_and_start() -> None:
         jax.vmap(lambda seed: vector(seed=seed))(seeds), expected, atol=1e-12
     )
     start = quadratic.start(5, seed=9)
-    scaled = jax.tree.map(lambda leaf: 100 * leaf, start)
+    scaled = jax.tree.map(lambda leaf: 1e-3 * leaf, start)
     np.testing.assert_allclose(vector(start=start), vector(start=scaled), rtol=1e-12)
+
+
+@pytest.mark.parametrize("start", [None, [3.0, 4.0, 12.0]])
+def test_one_product_gives_the_rayleigh_quotient_of_a_unit_vector(start: Any) -> None:
+    start = None if start is None else quadratic.tree(start)
+    states, _ = _run([2.0, 2.0, 2.0], iters=1, start=start)
+    np.testing.assert_allclose(states.eigenvalue, [2.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [0.0, jnp.inf, jnp.nan])
+def test_a_start_without_direction(bad: float) -> None:
+    with pytest.raises(ValueError, match="start must be finite and not zero"):
+        xsam_jax.power_iteration(start={"a": jnp.zeros(2), "b": jnp.array([0.0, bad])})
 
 
 def test_tree_of_float32_and_float64() -> None:

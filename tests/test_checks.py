@@ -1,0 +1,131 @@
+"""The sets of values that arguments are taken from, at their bounds."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from xsam_jax import _checks
+
+KEY = jax.random.key(0)
+
+
+def interval(value: Any) -> None:
+    _checks.number("x", value, 0.0, 2.0)
+
+
+def above(value: Any) -> None:
+    _checks.number("x", value, 1.0)
+
+
+def count(value: Any) -> None:
+    _checks.integer("x", value, low=1)
+
+
+def positive(value: Any) -> None:
+    _checks.positive("x", value)
+
+
+def key(value: Any) -> None:
+    _checks.key("x", value)
+
+
+def axis(value: Any) -> None:
+    _checks.axis_name(value)
+
+
+def choice(value: Any) -> None:
+    _checks.choice("x", value, ("a", "bc"))
+
+
+def scheduled(value: Any) -> None:
+    _checks.schedule("x", lambda _: value, 0.0, 2.0)(0)
+
+
+ALLOWED: list[tuple[Callable[[Any], None], list[Any]]] = [
+    (interval, [0, 2, 0.0, 2.0, 1, np.float32(2), np.array(1), jnp.array(2.0), np.int8(0)]),
+    (above, [1, 1.0, 10**400 // 10**100, 1e308]),
+    (count, [1, 2, np.int64(1), np.uint8(7)]),
+    (positive, [5e-324, 1, 1e308, jnp.array(0.5)]),
+    (key, [KEY, jax.random.PRNGKey(0)]),
+    (axis, [None, "data", ("data",), ("data", "model")]),
+    (choice, ["a", "bc"]),
+    (scheduled, [0, 2, -1e-6, 2 + 1e-6, np.float64(-1e-7)]),
+]
+REFUSED: list[tuple[Callable[[Any], None], list[Any]]] = [
+    (interval, [-1e-9, 2.000001, -1, 3, math.nan, math.inf, -math.inf]),
+    (above, [1 - 1e-9, 0, -2, math.inf]),
+    (count, [0, -1, np.int64(0)]),
+    (positive, [0, 0.0, -1e-300, -1, jnp.array(0.0)]),
+    (choice, ["", "b", "c", "abc", None, 1]),
+    (scheduled, [-1.1e-6, 2 + 1.1e-6, -0.5, 2.5]),
+]
+MISTYPED: list[tuple[Callable[[Any], None], list[Any]]] = [
+    (interval, [True, np.bool_(1), 1j, "1", None, np.ones(1), jnp.ones(1), np.ones(()) > 0]),
+    (count, [1.0, True, "1", np.float64(1), jnp.array(1), None]),
+    (
+        key,
+        [
+            jax.random.split(KEY),
+            jax.random.split(jax.random.PRNGKey(0)),
+            np.zeros(2, np.uint8),
+            np.zeros(2, np.uint64),
+            np.zeros(2, np.int32),
+            np.uint32(0),
+            None,
+            0,
+        ],
+    ),
+    (axis, [0, (), ("data", 0), ["data"], (None,)]),
+]
+
+
+def cases(table: list[tuple[Callable[[Any], None], list[Any]]]) -> pytest.MarkDecorator:
+    rows = [(check, value) for check, values in table for value in values]
+    ids = [f"{check.__name__}-{i}" for i, (check, _) in enumerate(rows)]
+    return pytest.mark.parametrize(("check", "value"), rows, ids=ids)
+
+
+@cases(ALLOWED)
+def test_allowed(check: Callable[[Any], None], value: Any) -> None:
+    check(value)
+
+
+@cases(REFUSED)
+def test_refused(check: Callable[[Any], None], value: Any) -> None:
+    with pytest.raises(ValueError, match=r"must be .*, got "):
+        check(value)
+
+
+@cases(MISTYPED)
+def test_mistyped(check: Callable[[Any], None], value: Any) -> None:
+    with pytest.raises(TypeError, match=r"must be .*, got "):
+        check(value)
+
+
+@pytest.mark.parametrize("low", [0.0, 0.5])
+def test_a_traced_schedule_is_nan_outside_its_interval(low: float) -> None:
+    schedule = _checks.schedule("x", lambda x: x, low, 2.0)
+    inside = jnp.array([low - 1e-6, low, 1.5, 2.0, 2 + 1e-6])
+    outside = jnp.array([low - 1.1e-6, low - 1, 2 + 1.1e-6, 4.0, jnp.inf, -jnp.inf, jnp.nan])
+    np.testing.assert_array_equal(jax.vmap(schedule)(inside), inside)
+    assert jnp.isnan(jax.vmap(schedule)(outside)).all()
+    unbounded = _checks.schedule("x", lambda x: x)
+    assert jnp.isnan(jax.vmap(unbounded)(jnp.array([jnp.inf, jnp.nan, -0.1]))).all()
+
+
+def test_a_schedule_of_integers_is_float32() -> None:
+    found = jax.vmap(_checks.schedule("x", lambda count: count))(jnp.arange(3))
+    assert found.dtype == jnp.float32
+    np.testing.assert_array_equal(found, [0, 1, 2])
+
+
+@pytest.mark.parametrize("high", [2.0, math.inf])
+def test_the_error_names_the_interval(high: float) -> None:
+    interval = r"a number >= 1, " if high == math.inf else r"a number in \[1, 2\], "
+    with pytest.raises(ValueError, match=f"x must be {interval}got -3"):
+        _checks.number("x", -3, 1.0, high)
