@@ -32,6 +32,13 @@ def test_gradient_of_the_one_big_batch(dtype: jnp.dtype, count: int) -> None:
     chex.assert_trees_all_close(accumulated, whole, rtol=tolerance, atol=tolerance)
 
 
+def test_arrays_of_a_batch_may_differ_but_in_their_number() -> None:
+    """Batches of two inputs with three weights each: only the leading axis is common."""
+    x, weights = jnp.array([[1.0, 2.0], [3.0, 5.0]]), jnp.array([[1.0, 1, 2], [1, 0, 1]])
+    grad_fn = xsam_jax.mean_grad_fn(lambda w, b: w * jnp.sum(b[0]) * jnp.sum(b[1]), (x, weights))
+    assert grad_fn(jnp.array(1.0)) == (3 * 4 + 8 * 2) / 2
+
+
 def test_step_of_the_one_big_batch() -> None:
     params = problem_a.tree("init")
     tx = xsam_jax.xsam(eigenvector=xsam_jax.power_iteration(iters=3))

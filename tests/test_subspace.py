@@ -159,6 +159,15 @@ def test_degenerate_hessians(spectrum: list[float]) -> None:
         np.testing.assert_allclose(states.eigenvalue[-1], spectrum[0], rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_rounding_errors_are_no_directions(dtype: jnp.dtype) -> None:
+    """The products of a Hessian of rank two fill two vectors; the others stay zero, exactly."""
+    matrix, _ = quadratic.hessian([3.0, 2.0, 0.0, 0.0, 0.0])
+    gram = _gram(_track(matrix.astype(dtype), _points(5, 100).astype(dtype)))
+    np.testing.assert_allclose(gram[4:, :2, :2], np.broadcast_to(np.eye(2), (96, 2, 2)), atol=1e-5)
+    assert not np.any(gram[:, 2:])
+
+
 def test_zero_radius_keeps_the_state() -> None:
     matrix, _ = quadratic.hessian([3.0, 2.0, 1.0])
     params, gradient = quadratic.start(3), quadratic.grad_fn(matrix)

@@ -190,5 +190,6 @@ def _norm(metric: chex.Array, vector: chex.Array) -> chex.Array:
 def _unit(metric: chex.Array, vector: chex.Array) -> chex.Array:
     """With norm one, or zero where nothing but rounding errors is left of it."""
     norm = _norm(metric, vector)
-    scale = jnp.max(jnp.abs(vector)) * float(np.finfo(metric.dtype).eps) ** 0.5
+    # The error of its square is some eps.
+    scale = 8 * float(np.finfo(metric.dtype).eps) ** 0.5 * jnp.max(jnp.abs(vector))
     return jnp.where(norm > scale, _linalg.reciprocal(norm), 0) * vector
