@@ -18,9 +18,9 @@ class SubspaceMemory(NamedTuple):
     Attributes:
       others: trees like the parameters and of the eigenvector's dtype, orthonormal with the
         eigenvector, or zero while nothing is known.
-      responses: ``R`` with ``U R`` the part in the subspace of the average of ``h (U'x)'``,
+      responses: ``R`` with ``U R`` the part in the subspace of the sum of ``h (U'x)'``,
         [size, size].
-      covariance: ``C``, the average of ``(U'x) (U'x)'``, [size, size].
+      covariance: ``C``, the sum of ``(U'x) (U'x)'``, [size, size].
     """
 
     others: tuple[chex.ArrayTree, ...]
@@ -36,13 +36,13 @@ def subspace(size: int = 4, *, decay: float = 0.98, ridge: float = 0.2) -> Track
     one mini-batch and of the one direction of its gradient. Oja's rule forgets them at its rate;
     this tracker fits them. On ``size`` orthonormal vectors ``U`` the least-squares fit of
     ``h = M U'x`` over all steps, each of weight ``decay`` times that of the next, is ``M = N /
-    C``, with the averages ``N`` of ``h (U'x)'`` and ``C`` of ``(U'x)(U'x)'``. ``M`` stands for ``H
+    C``, with the sums ``N`` of ``h (U'x)'`` and ``C`` of ``(U'x)(U'x)'``. ``M`` stands for ``H
     U``, so its span is one step of a block power iteration, and the symmetric part of the fitted
     operator on it gives, by Rayleigh-Ritz, the order of the vectors: the first is the eigenvector
     of the largest eigenvalue (the largest, not the one of largest magnitude). Of ``N`` only the
     part in the new subspace is kept. So a step is::
 
-        N = decay U R + (1 - decay) h (U'x)'      C <- decay C + (1 - decay) (U'x)(U'x)'
+        N = decay U R + h (U'x)'                  C <- decay C + (U'x)(U'x)'
         M = N (C + ridge tr(C)/size I)^-1
         U+ = orth(M), rotated to diagonalise the symmetric part of U+'M (U'U+)
         R = U+'N (U'U+)                           C <- (U'U+)'C (U'U+)
@@ -54,7 +54,7 @@ def subspace(size: int = 4, *, decay: float = 0.98, ridge: float = 0.2) -> Track
     costs ``(size + 1) (size + 4) / 2`` of them, and the state ``size`` copies of the parameters.
 
     Both gradients must be of the same loss: put the method first in the chain. The eigenvalue is
-    fitted alike: ``value <- value + (1 - decay) <v,x> (<v,Hx> - value <v,x>) / C_11``.
+    fitted alike: ``value <- value + <v,x> (<v,Hx> - value <v,x>) / C_11``.
 
     Args:
       size: number of vectors, >= 1.
@@ -138,10 +138,10 @@ def _fit(
     h = jnp.zeros_like(seen.x).at[size].set(1)
     old = _filled(metric)
     along = old.T @ seen.x
-    images = decay * old @ pair.memory.responses + (1 - decay) * jnp.outer(h, along)
-    covariance = decay * pair.memory.covariance + (1 - decay) * jnp.outer(along, along)
+    images = decay * old @ pair.memory.responses + jnp.outer(h, along)
+    covariance = decay * pair.memory.covariance + jnp.outer(along, along)
 
-    weight = (1 - decay) * along[0] * _linalg.reciprocal(covariance[0, 0])
+    weight = along[0] * _linalg.reciprocal(covariance[0, 0])
     value = pair.value.astype(weight.dtype)
     value += weight * (seen.length * (old[:, 0] @ metric @ h) - value * along[0])
 
