@@ -29,7 +29,6 @@ ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "mutants"
 CONFIG = tomllib.loads((ROOT / ".ci" / "mutants.toml").read_text())
 LEFT_OUT = re.compile("|".join(entry["operators"] for entry in CONFIG["left_out"]))
-EVERYTHING = ["tests", "xsam_jax", "--ignore=tests/experiments", "--ignore=tests/test_readme.py"]
 
 os.chdir(ROOT)
 sys.path.insert(0, str(ROOT))
@@ -211,14 +210,13 @@ def main() -> None:
     parser.add_argument("--count", action="store_true", help="count the mutants and judge none")
     parser.add_argument("--again", action="store_true", help="judge survivors again")
     parser.add_argument("--share", type=float, default=1.0, help="of the mutants, drawn at random")
-    parser.add_argument("--everything", action="store_true", help="by all tests of the library")
     given = parser.parse_args()
     RUNS.mkdir(parents=True, exist_ok=True)
     for module in given.modules:
         if given.count:
             print(module, sum(1 for _ in mutants(ROOT / "xsam_jax" / f"{module}.py")))
             continue
-        tests = EVERYTHING if given.everything else shlex.split(CONFIG["tests"][module])
+        tests = shlex.split(CONFIG["tests"][module])
         check(module, tests)
         run(module, tests, given.again, given.share)
 

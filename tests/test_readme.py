@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.readme import ROOT
+
 README = (ROOT / "README.md").read_text()
 COST = (ROOT / "docs" / "cost.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

@@ -25,6 +25,14 @@ from xsam_jax._eigenvector import Eigenpair, Tracker
 Array = jax.Array
 
 
+def refreshed(sight: Sight, every: int, refresh: Callable[[Array], Array], v: Array) -> Array:
+    """``refresh(v)`` in step 0, ``every``, ``2 every``, ..., else ``v``."""
+    if every == 1:
+        return refresh(v)
+    chosen: Array = jax.lax.cond(sight.step % every == 0, refresh, lambda v: v, v)
+    return chosen
+
+
 def averaged(
     weight: float = 1.0,
     *,
@@ -54,10 +62,7 @@ def averaged(
         def refresh(v: Array) -> Array:
             return unit((1 - weight) * v + weight * unit(sight.product(at, v, part)))
 
-        if every == 1:
-            return refresh(v)
-        refreshed: Array = jax.lax.cond(sight.step % every == 0, refresh, lambda v: v, v)
-        return refreshed
+        return refreshed(sight, every, refresh, v)
 
     return update
 
@@ -73,8 +78,7 @@ def differences(every: int) -> Callable[[Sight, Array], Array]:
             radius = jnp.linalg.norm(sight.perturbation)
             return unit(sight.gradient(sight.w + radius * v) - sight.grads)
 
-        refreshed: Array = jax.lax.cond(sight.step % every == 0, refresh, lambda v: v, v)
-        return refreshed
+        return refreshed(sight, every, refresh, v)
 
     return update
 
@@ -111,8 +115,7 @@ def lanczos(products: int, every: int) -> Callable[[Sight, Array], Array]:
             ritz = jnp.linalg.eigh((projected + projected.T) / 2)[1][:, -1]
             return unit(ritz @ basis[:-1])
 
-        refreshed: Array = jax.lax.cond(sight.step % every == 0, refresh, lambda v: v, v)
-        return refreshed
+        return refreshed(sight, every, refresh, v)
 
     return update
 
