@@ -45,10 +45,12 @@ def mean_grad_fn(
     if not all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(batches)):
         raise TypeError(f"batches must be arrays, got {batches!r}")
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(batches)]
-    if len({shape[:1] for shape in shapes}) != 1 or not shapes[0] or shapes[0][0] == 0:
+    lengths = {shape[0] if shape else 0 for shape in shapes}
+    if len(lengths) != 1 or 0 in lengths:
         raise ValueError(
             f"batches must be arrays with a common leading axis of length >= 1, got shapes {shapes}"
         )
+    (count,) = lengths
 
     def scalar_loss(params: chex.ArrayTree, batch: chex.ArrayTree) -> chex.Array:
         value = loss_fn(params, batch)
@@ -62,6 +64,6 @@ def mean_grad_fn(
             return _linalg.cast_like(_linalg.combine((1, total), (1, grads)), total), None
 
         total, _ = lax.scan(add, _linalg.zeros_like(params), batches)
-        return _linalg.cast_like(_linalg.scale(1 / shapes[0][0], total), params)
+        return _linalg.cast_like(_linalg.scale(1 / count, total), params)
 
     return grad_fn

@@ -50,12 +50,12 @@ def vdot(a: chex.ArrayTree, b: chex.ArrayTree) -> chex.Array:
     """Inner product over all leaves, a scalar of the statistics' dtype."""
     dtype = statistics_dtype(a, b)
     pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
-    small = [pair for pair in pairs if pair[0].size <= _SMALL]
+    small = [(x, y) for x, y in pairs if x.size <= _SMALL]
     # Every sum is compiled to kernels of its own, and most leaves of a network are biases and
     # scales: together they are one. Not where they may lie on different devices of a mesh.
     if len(small) > 1 and jax.sharding.get_abstract_mesh().empty:
         joined = tuple(_join(leaves, dtype) for leaves in zip(*small, strict=True))
-        pairs = [pair for pair in pairs if pair[0].size > _SMALL] + [joined]
+        pairs = [(x, y) for x, y in pairs if x.size > _SMALL] + [joined]
     # Sums of products and not dots: on TPUs a float32 dot multiplies in bfloat16.
     sums = [jnp.sum(x.astype(dtype) * y.astype(dtype)) for x, y in pairs]
     # Without the barrier XLA repeats the additions in every kernel that needs their result.
@@ -119,9 +119,8 @@ def replicated(tree: chex.ArrayTree) -> chex.ArrayTree:
 
     For what each can compute by itself: the compiler may divide it, and then it must travel.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or set(mesh.axis_types) != {AxisType.Auto}:
-        return tree
+    if set(jax.sharding.get_abstract_mesh().axis_types) != {AxisType.Auto}:
+        return tree  # there is no mesh, or the caller places the arrays
     whole: chex.ArrayTree = lax.with_sharding_constraint(tree, PartitionSpec())
     return whole
 
