@@ -40,15 +40,16 @@ def fixed_subset(data: Batch, size: int) -> Batch:
 
     Args:
         data: The training data.
-        size: Number of images; rounded down to whole batches where it is above one batch.
+        size: Number of images, at most all; rounded down to a multiple of the number of batches.
 
     Returns:
-        Batches stacked on a leading axis; the same ones whatever the seed of the run.
+        Equal batches of at most 256, stacked on a leading axis; the same ones whatever the seed of
+        the run.
     """
     size = min(size, len(data.images))
-    batch_size = min(size, _BATCH_SIZE)
+    batches = -(-size // _BATCH_SIZE)
     chosen = jax.random.permutation(jax.random.key(0), len(data.images))
-    indices = chosen[: size - size % batch_size].reshape(-1, batch_size)
+    indices = chosen[: size - size % batches].reshape(batches, -1)
     return Batch(data.images[indices], data.labels[indices])
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import xsam_jax
 from tests import quadratic
+from xsam_jax import _subspace
 
 
 def _points(size: int, steps: int) -> chex.Array:
@@ -54,13 +55,13 @@ def _reference(
             responses, covariance = (np.pad(a, ((0, 1), (0, 1))) for a in (responses, covariance))
             k += 1
         a = basis.T @ x
-        n = decay * basis @ responses + (1 - decay) * np.outer(h, a)
-        covariance = decay * covariance + (1 - decay) * np.outer(a, a)
-        value += (1 - decay) * a[0] / covariance[0, 0] * (basis[:, 0] @ matrix @ x - value * a[0])
+        n = decay * basis @ responses + np.outer(h, a)
+        covariance = decay * covariance + np.outer(a, a)
+        value += a[0] / covariance[0, 0] * (basis[:, 0] @ matrix @ x - value * a[0])
         m = n @ np.linalg.inv(covariance + ridge * np.trace(covariance) / size * np.eye(k))
         new, _ = np.linalg.qr(m)
         operator = new.T @ m @ (basis.T @ new)
-        _, rotation = np.linalg.eigh((operator + operator.T) / 2)
+        _, rotation = np.linalg.eigh(operator + operator.T)
         new = new @ rotation[:, ::-1]
         overlap = basis.T @ new
         responses, covariance = new.T @ n @ overlap, overlap.T @ covariance @ overlap
@@ -166,6 +167,26 @@ def test_rounding_errors_are_no_directions(dtype: jnp.dtype) -> None:
     gram = _gram(_track(matrix.astype(dtype), _points(5, 100).astype(dtype)))
     np.testing.assert_allclose(gram[4:, :2, :2], np.broadcast_to(np.eye(2), (96, 2, 2)), atol=1e-5)
     assert not np.any(gram[:, 2:])
+
+
+def test_a_fit_that_cancels_keeps_the_vector() -> None:
+    """The second product is the first one's negative, and both have the same weight."""
+    matrices = jnp.stack([jnp.eye(3), -jnp.eye(3)])
+    points = jnp.broadcast_to(_points(3, 1), (2, 3))
+    vectors = quadratic.flat_steps(_track(matrices, points, size=1, decay=1 - 1e-9).eigenvector)
+    np.testing.assert_allclose(jnp.linalg.norm(vectors[0]), 1, rtol=1e-12)
+    np.testing.assert_array_equal(vectors[1], vectors[0])
+
+
+def test_vectors_that_are_almost_dependent_become_orthonormal() -> None:
+    """Those of a Hilbert matrix, in a metric that is no identity."""
+    hilbert = 1 / (1 + jnp.arange(5.0)[:, None] + jnp.arange(5.0)[None])
+    metric = hilbert + jnp.eye(5)
+    basis = _subspace._orthonormal(metric, hilbert[:, :4])
+    np.testing.assert_allclose(basis.T @ metric @ basis, np.eye(4), atol=1e-13)
+    # The first vectors span what they spanned.
+    inside = basis @ (basis.T @ metric @ hilbert[:, :4])
+    np.testing.assert_allclose(inside, hilbert[:, :4], atol=1e-13)
 
 
 def test_zero_radius_keeps_the_state() -> None:

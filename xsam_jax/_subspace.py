@@ -115,6 +115,7 @@ def subspace(size: int = 4, *, decay: float = 0.98, ridge: float = 0.2) -> Track
         )
         value = value.astype(jnp.float32)
         memory = SubspaceMemory(tuple(others), responses, covariance)
+        # The fit may cancel to zero where curvatures change their sign.
         usable = (length > 0) & (_norm(seen.metric, basis[:, 0]) > 0)
         new: Eigenpair = _linalg.select(usable, Eigenpair(vector, value, memory), pair)
         return new
@@ -151,7 +152,7 @@ def _fit(
     new = _orthonormal(metric, fit)
     overlap = old.T @ metric @ new
     operator = new.T @ metric @ fit @ overlap
-    operator = (operator + operator.T) / 2
+    operator += operator.T  # twice its symmetric part: the eigenvectors are the same
     # What is still unknown comes last, also behind negative eigenvalues.
     known = jnp.diag(new.T @ metric @ new) > 0
     last = -1 - jnp.sum(jnp.abs(operator))

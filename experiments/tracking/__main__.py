@@ -1,13 +1,13 @@
 """Quality of every tracker of the dominant eigenvector against its cost, with the Pareto front.
 
-python -m experiments.tracking                            # three settings, five seeds: an hour
+python -m experiments.tracking                            # three settings, five seeds: two hours
 python -m experiments.tracking --settings mlp --seeds 1    # a minute
 
 SAM trains a network; all trackers watch the same steps and change none. From step 100 on the vector
-of each is compared with the eigenvector v_1 of the largest eigenvalue lambda_1 of the loss on a
-fixed sample (Lanczos): quality is v'Hv / lambda_1, cosine |<v, v_1>|. The cost is counted in
-gradients of a mini-batch per step; SAM itself costs 2. Expected: results/tracking/README.md. A
-stopped measurement goes on where it was, run by run.
+of each is compared with the eigenvector v_1 of the largest eigenvalue lambda_1 of the training loss
+(Lanczos), on all digits or 4,096 images of Fashion-MNIST: quality is v'Hv / lambda_1, cosine
+|<v, v_1>|. The cost is counted in gradients of a mini-batch per step; SAM itself costs 2. Expected:
+results/tracking/README.md. A stopped measurement goes on where it was, run by run.
 """
 
 import json
@@ -41,8 +41,8 @@ class TrackingConfig:
     """Steps before the first measurement."""
     every: int = 50
     """Steps between measurements."""
-    sample_size: int = 1024
-    """Training images of the loss whose Hessian is measured, in whole batches of 256."""
+    sample_size: int = 4096
+    """Training images of the loss whose Hessian is measured, at most all, in batches of 256."""
     num_matvecs: int = 20
     """Dimension of the Krylov space of v_1."""
     data_dir: Path | None = None

@@ -94,7 +94,7 @@ def _draw(
         5.4,
         "Following the dominant eigenvector: quality against cost",
         f"SAM, {options['steps']} steps of {options['batch_size']} images, {seeds} seeds; quality "
-        f"v'Hv / lambda_1 on {options['sample_size']} fixed images, mean from step "
+        f"v'Hv / lambda_1 on at most {options['sample_size']} fixed images, mean from step "
         f"{options['burn_in']} on; bars: standard deviation over seeds; grey line: Pareto front; "
         "dotted: the exact eigenvector of each step's own batch",
     )

@@ -169,10 +169,11 @@ def test_sharpness_against_the_dense_hessian(network: Network) -> None:
     assert float(found.angle) == pytest.approx(np.degrees(np.arccos(cosine)), abs=0.1)
 
 
-def test_subset_is_fixed_and_whole_batches() -> None:
+def test_subset_is_fixed_and_equal_batches() -> None:
     data = Batch(jnp.arange(700)[:, None, None, None], jnp.arange(700))
     subset = fixed_subset(data, 600)
-    assert subset.labels.shape == (2, 256)
-    assert len(np.unique(subset.labels)) == 512
+    assert subset.labels.shape == (3, 200)
+    assert len(np.unique(subset.labels)) == 600
     np.testing.assert_array_equal(subset.labels, fixed_subset(data, 600).labels)
-    assert fixed_subset(data, 5000).labels.shape == (2, 256)
+    assert fixed_subset(data, 512).labels.shape == (2, 256)
+    assert fixed_subset(data, 5000).labels.shape == (3, 233)
