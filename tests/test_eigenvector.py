@@ -16,3 +16,8 @@ def test_a_refresh_at_every_step_is_no_branch(every: int) -> None:
         lambda state: tx.update(gradient(params), state, params, grad_fn=gradient)
     )(tx.init(params))
     assert ("cond[" in str(program)) == (every > 1)
+
+
+def test_power_iteration_alone_takes_products_of_its_own() -> None:
+    trackers = (xsam_jax.power_iteration(), xsam_jax.oja(), xsam_jax.subspace())
+    assert [tracker.free for tracker in trackers] == [False, True, True]
