@@ -1,6 +1,6 @@
 """Quality of every tracker of the dominant eigenvector against its cost, with the Pareto front.
 
-python -m experiments.tracking                            # three settings, five seeds: two hours
+python -m experiments.tracking                            # three settings, five seeds: 40 minutes
 python -m experiments.tracking --settings mlp --seeds 1    # a minute
 
 SAM trains a network; all trackers watch the same steps and change none. From step 100 on the vector
