@@ -54,13 +54,19 @@ def test_benchmarks_size(name: str, sentence: str) -> None:
 
 
 def test_digits() -> None:
-    accuracy = means(of(runs("digits"), "test_accuracy"))
-    gains = [accuracy[m] - accuracy["sam"] for m in ("xsam", "xsam_oja", "xsam_projector")]
-    says("X-SAM is # to # points above SAM", min(gains), max(gains))
-    assert accuracy["normalized_sam"] > accuracy["sam"] + min(gains)
-    assert accuracy["xsam_random"] > accuracy["xsam"]
-    verdicts = report("digits")
-    assert {verdicts[m][3] for m in ("xsam", "xsam_projector", "xsam_oja")} == {"not significant"}
+    accuracy, verdicts = means(of(runs("digits"), "test_accuracy")), report("digits")
+    gain = {method: accuracy[method] - accuracy["sam"] for method in accuracy}
+    better = ("xsam_projector", "xsam_oja", "xsam_lanczos")
+    says(
+        "Oja's tracker and Lanczos are # to # points above SAM",
+        min(gain[method] for method in better),
+        max(gain[method] for method in better),
+    )
+    assert {verdicts[method][3] for method in (*better, "xsam_random")} == {"better"}
+    says("Eq. 11 as printed is # above", gain["xsam"])
+    assert {verdicts[method][3] for method in ("xsam", "normalized_sam")} == {"not significant"}
+    says("in the eigenvector's place gains #, and", gain["xsam_random"])
+    says("normalised SAM, without any, #:", gain["normalized_sam"])
     says(
         "then runs # seeds of each", *{len(found) for found in of(runs("digits"), "seed").values()}
     )
@@ -69,8 +75,7 @@ def test_digits() -> None:
     says("(three seeds, # images)", images)
     assert len({run["seed"] for run in tuning}) == 3
     rates = {run["learning_rate"] for run in runs("digits")}
-    assert round(max(rates) / min(rates)) == 9
-    says("the methods' learning rates differ by a factor of nine")
+    says("the methods' learning rates differ by a factor of #,", max(rates) / min(rates))
 
 
 def test_fashion_small() -> None:
@@ -127,17 +132,20 @@ def test_cheap() -> None:
     assert (run["sparse_every"], run["ascent_part"]) == (3, 0.25)
     says("(X-SAM in every third step: #)", costs["xsam_sparse"])
     says(
-        "from a quarter of the batch: #) all end within the interval of X-SAM itself (#)",
+        "from a quarter of the batch: #) all end within the interval of X-SAM itself (#) or above",
         costs["xsam_part"],
         costs["xsam"],
     )
-    low, high = map(float, re.findall(r"[-+][\d.]+", verdicts["xsam"][2])[1:])
-    assert all(low <= accuracy[method] - accuracy["sam"] <= high for method in cheap)
-    assert {verdicts[method][3] for method in cheap} == {"not significant"}
+    low = float(re.findall(r"[-+][\d.]+", verdicts["xsam"][2])[1])
+    assert all(low <= accuracy[method] - accuracy["sam"] for method in cheap)
+    says("the first two significantly above SAM")
+    assert [verdicts[method][3] for method in cheap] == ["better", "better", "not significant"]
     gain = accuracy["xsam"] - accuracy["sgd"]
     assert accuracy["normalized_sgd"] - accuracy["sgd"] > gain / 2
-    before = means(of(runs("digits"), "test_accuracy"))
-    says("(`xsam_oja` is # above its own value", accuracy["xsam_oja"] - before["xsam_oja"])
+    says("What both tables have are the same runs")
+    here, before = (of(runs(name), "test_accuracy") for name in ("cheap", "digits"))
+    assert here.keys() & before.keys() == {"sgd", "sam", "xsam", "xsam_oja"}
+    assert all(here[method] == before[method] for method in here.keys() & before.keys())
 
 
 def test_cheap_on_fashion_mnist() -> None:
