@@ -7,6 +7,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from experiments.batches import steps_per_epoch
 from experiments.network import Apply, Batch, per_image
 
 
@@ -33,7 +34,7 @@ def make_evaluate(
     @jax.jit
     def evaluate(params: chex.ArrayTree, batch_stats: chex.ArrayTree, data: Batch) -> Evaluation:
         size = len(data.images)
-        batches = -(-size // batch_size)
+        batches = steps_per_epoch(size, batch_size)
         indices = jnp.arange(batches * batch_size).reshape(batches, batch_size)
 
         def body(total: Evaluation, index: jax.Array) -> tuple[Evaluation, None]:

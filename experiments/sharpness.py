@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from experiments.batches import steps_per_epoch
 from experiments.network import Apply, Batch, loss_and_outcome
 from xsam_jax import curvature, mean_grad_fn
 
@@ -47,7 +48,7 @@ def fixed_subset(data: Batch, size: int) -> Batch:
         the run.
     """
     size = min(size, len(data.images))
-    batches = -(-size // _BATCH_SIZE)
+    batches = steps_per_epoch(size, _BATCH_SIZE)
     chosen = jax.random.permutation(jax.random.key(0), len(data.images))
     indices = chosen[: size - size % batches].reshape(batches, -1)
     return Batch(data.images[indices], data.labels[indices])
