@@ -1,5 +1,7 @@
 """What X-SAM is compared with to see what the eigenvector itself brings: other vectors."""
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -46,7 +48,7 @@ def lanczos(every: int) -> Tracker:
     def top(step: Ascent, pair: Eigenpair, count: chex.Array) -> Eigenpair:
         # A Hessian product is the gradient of a quadratic function with the same Hessian.
         pairs = curvature.top_eigenpairs(
-            step.hvp,
+            partial(step.hvp, step.params),
             step.params,
             num_matvecs=LANCZOS_MATVECS,
             key=jax.random.fold_in(jax.random.key(0), count),

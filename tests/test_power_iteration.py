@@ -193,3 +193,33 @@ def test_on_a_mesh_only_scalars_travel() -> None:
     kinds = re.findall(r"= (.*) (all-\w+|reduce-scatter|collective-\w+)\(", program)
     assert {kind for _, kind in kinds} == {"all-reduce"}
     assert not re.search(r"\w\[\d", " ".join(results for results, _ in kinds))
+
+
+def _compiled(every: int, iters: int) -> Any:
+    """The compiled step of a deep network whose activations outweigh its parameters."""
+    weights = list(jax.random.normal(jax.random.key(0), (12, 16, 16)) / 4)
+    inputs = jnp.ones((512, 16))
+    tracker = xsam_jax.power_iteration(every=every, iters=iters)
+    tx = xsam_jax.xsam(eigenvector=tracker)
+
+    def loss(weights: list[chex.Array], x: chex.Array) -> chex.Array:
+        for weight in weights:
+            x = jnp.tanh(x @ weight)
+        return jnp.mean(x**2)
+
+    def step(weights: list[chex.Array], state: Any, x: chex.Array) -> tuple[Any, Any]:
+        gradient = lambda weights: jax.grad(loss)(weights, x)
+        return tx.update(gradient(weights), state, weights, grad_fn=gradient)
+
+    return jax.jit(step).lower(weights, tx.init(weights), inputs).compile()
+
+
+def test_memory_does_not_grow_with_the_products() -> None:
+    # XLA would keep what does not depend on the vector, twice the memory of one product.
+    planned = [_compiled(2, iters).memory_analysis().temp_size_in_bytes for iters in (1, 2, 5)]
+    assert max(planned[1:]) <= planned[0]
+
+
+def test_one_product_in_every_step_shares_the_gradient_at_the_parameters() -> None:
+    shared, branch = (_compiled(every, 1).cost_analysis()["flops"] for every in (1, 2))
+    assert shared < 0.95 * branch

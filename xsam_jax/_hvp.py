@@ -22,8 +22,8 @@ _NO_FORWARD_DERIVATIVE = (
 def hvp(grad_fn: GradFn, params: chex.ArrayTree, v: chex.ArrayTree) -> chex.ArrayTree:
     """The Hessian at ``params`` times ``v``, by forward over reverse differentiation.
 
-    About the cost of two gradients, and no more memory than one; reverse over reverse costs three
-    to four times as much. The product is computed in the parameters' dtypes: bfloat16 gives about
+    About the time and the memory of two gradients; reverse over reverse costs three to four times
+    as much time. The product is computed in the parameters' dtypes: bfloat16 gives about
     two digits, a float32 copy of the same parameters seven. Convolutions are fast inside loops and
     branches on CPU (`channels_last`).
 

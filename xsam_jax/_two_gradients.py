@@ -28,7 +28,9 @@ class Ascent(NamedTuple):
     grads: chex.ArrayTree
     own: chex.ArrayTree  # the gradient to perturb with: grads, or this device's
     params: chex.ArrayTree
-    hvp: Callable[[chex.ArrayTree], chex.ArrayTree]  # v -> Hv, H the Hessian at params
+    hvp: Callable[
+        [chex.ArrayTree, chex.ArrayTree], chex.ArrayTree
+    ]  # w, v -> Hv, H the Hessian at w
 
 
 class Descent(NamedTuple):
@@ -127,7 +129,7 @@ def two_gradients(
         curvature = gradient
         if curvature_grad_fn is not None:
             curvature = _averaged("curvature_grad_fn", curvature_grad_fn, params, axis_name)
-        product = functools.partial(hvp, curvature, params)
+        product = functools.partial(hvp, curvature)
 
         grads = _mean(updates, axis_name)
         own = updates if per_device else grads

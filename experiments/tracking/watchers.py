@@ -74,7 +74,7 @@ def from_library(
 
     def update(sight: Sight, pair: Eigenpair) -> Eigenpair:
         s = sight
-        ascent = Ascent(s.grads, s.grads, s.w, lambda v: s.product(s.w, v, part))
+        ascent = Ascent(s.grads, s.grads, s.w, lambda w, v: s.product(w, v, part))
         pair = tracker.before(ascent, pair, s.step)
         perturbation = Scaled(jnp.ones(()), s.perturbation)
         descent = Descent(s.grads, s.grads_adv, perturbation, s.w, {}, jnp.bool_(True), pair)
