@@ -62,9 +62,6 @@ class Run:
         environment = {
             **os.environ,
             "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("count=8", "count=1"),
-            # Every process compiles the same programs.
-            "JAX_COMPILATION_CACHE_DIR": str(out.parent / "cache"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
         self.processes = []
         for process, folder in enumerate((out, out.parent / "nothing")):
