@@ -93,7 +93,7 @@ def power_iteration(
             params = step.params
             if iters > 1:
                 # Else XLA computes before the loop, and keeps, all that does not depend on the
-                # vector: a fifth less time for up to twice the memory (docs/cost.md).
+                # vector: a fifth less time for half as much memory again (docs/cost.md).
                 params, vector = lax.optimization_barrier((params, vector))
             product = step.hvp(params, vector)
             quotient = _linalg.vdot(vector, product).astype(jnp.float32)

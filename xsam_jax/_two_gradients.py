@@ -28,9 +28,7 @@ class Ascent(NamedTuple):
     grads: chex.ArrayTree
     own: chex.ArrayTree  # the gradient to perturb with: grads, or this device's
     params: chex.ArrayTree
-    hvp: Callable[
-        [chex.ArrayTree, chex.ArrayTree], chex.ArrayTree
-    ]  # w, v -> Hv, H the Hessian at w
+    hvp: Callable[[chex.ArrayTree, chex.ArrayTree], chex.ArrayTree]  # w, v -> H(w) v
 
 
 class Descent(NamedTuple):
