@@ -23,8 +23,8 @@ def hvp(grad_fn: GradFn, params: chex.ArrayTree, v: chex.ArrayTree) -> chex.Arra
     """The Hessian at ``params`` times ``v``, by forward over reverse differentiation.
 
     About the time and the memory of two gradients; reverse over reverse costs three to four times
-    as much time. The product is computed in the parameters' dtypes: bfloat16 gives about
-    two digits, a float32 copy of the same parameters seven. Convolutions are fast inside loops and
+    as much time. The product is computed in the parameters' dtypes: bfloat16 gives about two
+    digits, a float32 copy of the same parameters seven. Convolutions are fast inside loops and
     branches on CPU (`channels_last`).
 
     Args:
