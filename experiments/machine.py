@@ -17,3 +17,9 @@ def peak_mib() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Kilobytes on Linux, bytes on macOS.
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def peak_device_mib() -> float | None:
+    """Most memory that arrays and programs have taken on the accelerator; None on a CPU."""
+    stats = jax.local_devices()[0].memory_stats()
+    return None if stats is None else stats["peak_bytes_in_use"] / 2**20

@@ -7,9 +7,10 @@ python -m experiments.speed --model transformer_large --batch-size 1 --rounds 1 
     optax.contrib.sam sam "xsam, oja"              # 110 million parameters in bfloat16
 
 All compiled steps run in one process, one after the other in each round, so that a drift of the
-machine's speed meets all of them. Two ratios are given: that of the fastest runs, and the median
-over rounds of the ratio within a round, with its quartiles. Nothing else may run on the machine
-meanwhile. Expected: README, section Cost, and results/speed.
+machine's speed meets all of them; on an accelerator, which queues them, each many times in a row.
+Two ratios are given: that of the fastest runs, and the median over rounds of the ratio within a
+round, with its quartiles. Nothing else may run on the machine meanwhile. Expected: README, section
+Cost, and results/speed.
 """
 
 import time
@@ -23,13 +24,14 @@ import jax
 import numpy as np
 
 from experiments.errors import UserError, command_line, exit_on_user_error
-from experiments.machine import device, peak_mib
+from experiments.machine import device, peak_device_mib, peak_mib
 from experiments.results import versions, write_json
 from experiments.speed.steps import BASELINE, PARTS, QUARTER, Step, all_steps, epoch
 from experiments.speed.table import Compiled, Row, table
 from experiments.speed.workloads import WorkloadName, workload
 
-_COMPILATIONS = 3
+# Of a step on an accelerator: as many calls as optax's SAM takes in this time.
+_SAMPLE_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,9 @@ class SpeedConfig:
     memory_mib: int = 512
     """See --batch-size."""
     rounds: int = 15
-    """Rounds; every step is taken once in each."""
+    """Rounds; every step is measured once in each."""
+    compilations: int = 3
+    """How often every step is compiled; the median time counts."""
     epoch_steps: int = 8
     """Steps of the epoch that is run as one scan and as a loop; 0 leaves it out."""
     steps: tuple[str, ...] | None = None
@@ -69,6 +73,15 @@ def compile_step(step: Step, params: Any, batch: Any) -> tuple[Callable[..., Any
         gigaflops=cost["flops"] / 1e9,
         gigabytes=cost["bytes accessed"] / 1e9,
     )
+
+
+def seconds_of(call: Callable[[], Any], repeats: int) -> float:
+    """Mean time of a call among so many that are queued at once."""
+    started = time.perf_counter()
+    for _ in range(repeats):
+        result = call()
+    jax.block_until_ready(result)
+    return (time.perf_counter() - started) / repeats
 
 
 def fitting_batch(step: Step, params: Any, batch: Callable[[int], Any], mib: int) -> int:
@@ -108,13 +121,14 @@ def measure(config: SpeedConfig) -> tuple[int, list[Row]]:
     batch = work.batch(size)
     calls: dict[str, Callable[[], Any]] = {}
     compilations: dict[str, list[Compiled]] = {name: [] for name in steps}
-    for _ in range(_COMPILATIONS):
+    for _ in range(config.compilations):
         for name, step in steps.items():
             program, found = compile_step(step, work.params, batch)
             compilations[name].append(found)
             calls[name] = partial(program, work.params, step.state, batch)
     # They differ in their time only.
-    compiled = {name: sorted(found)[_COMPILATIONS // 2] for name, found in compilations.items()}
+    middle = config.compilations // 2
+    compiled = {name: sorted(found)[middle] for name, found in compilations.items()}
     if config.epoch_steps and "sam" in steps:
         both = epoch(steps["sam"], config.epoch_steps)
         for how, (function, state) in zip(("a Python loop", "one scan"), both, strict=True):
@@ -123,12 +137,14 @@ def measure(config: SpeedConfig) -> tuple[int, list[Row]]:
 
     for call in calls.values():
         jax.block_until_ready(call())
+    repeats = 1
+    # A CPU would take several at the same time.
+    if jax.default_backend() != "cpu":
+        repeats = max(1, round(_SAMPLE_SECONDS / seconds_of(calls[BASELINE], 10)))
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(config.rounds):
         for name, call in calls.items():
-            started = time.perf_counter()
-            jax.block_until_ready(call())
-            times[name].append(time.perf_counter() - started)
+            times[name].append(seconds_of(call, repeats))
 
     rows = []
     for name, taken in times.items():
@@ -145,21 +161,23 @@ def main() -> None:
     with exit_on_user_error():
         config = command_line(SpeedConfig, "experiments.speed", __doc__)
         batch_size = 1 if config.batch_size is None else config.batch_size
-        sizes = (batch_size, config.memory_mib, config.rounds)
+        sizes = (batch_size, config.memory_mib, config.rounds, config.compilations)
         if min(sizes) < 1 or config.epoch_steps < 0:
             raise UserError(
-                "--batch-size, --memory-mib and --rounds must be at least 1, --epoch-steps at "
-                "least 0."
+                "--batch-size, --memory-mib, --rounds and --compilations must be at least 1, "
+                "--epoch-steps at least 0."
             )
         size, rows = measure(config)
         name = f"{jax.default_backend()}-{config.model}-{size}.json"
         steps = " --steps " + " ".join(f'"{step}"' for step in config.steps) if config.steps else ""
         record = {
             "command": f"python -m experiments.speed --model {config.model} --batch-size {size} "
-            f"--rounds {config.rounds} --epoch-steps {config.epoch_steps}{steps}",
+            f"--rounds {config.rounds} --epoch-steps {config.epoch_steps} "
+            f"--compilations {config.compilations}{steps}",
             "device": device(),
             "rounds": config.rounds,
             "peak_resident_mib": peak_mib(),
+            "peak_device_mib": peak_device_mib(),
             "versions": versions(),
             "rows": [row.to_json() for row in rows],
         }

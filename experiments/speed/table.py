@@ -66,7 +66,7 @@ def table(rows: list[Row]) -> str:
     ]
     for row in rows:
         low, high = row.quartiles
-        times = f"{row.fastest:.2f} | {row.ratio:.2f} ({low:.2f}-{high:.2f}) | {row.seconds:.3f}"
+        times = f"{row.fastest:.2f} | {row.ratio:.2f} ({low:.2f}-{high:.2f}) | {row.seconds:#.3g}"
         compiled = " | | | |"
         if row.compiled is not None:
             seconds, temporary, _, flops, moved = row.compiled

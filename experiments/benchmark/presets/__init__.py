@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 from experiments.benchmark.presets.cheap import CHEAP
 from experiments.benchmark.presets.digits import DIGITS
+from experiments.benchmark.presets.fashion import FASHION
 from experiments.benchmark.presets.fashion_small import FASHION_SMALL
 from experiments.benchmark.presets.paper import PAPER
 from experiments.benchmark.protocol import Protocol
 
 PRESETS: Mapping[str, Protocol] = {
-    preset.name: preset for preset in (DIGITS, CHEAP, FASHION_SMALL, PAPER)
+    preset.name: preset for preset in (DIGITS, CHEAP, FASHION_SMALL, FASHION, PAPER)
 }

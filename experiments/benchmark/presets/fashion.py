@@ -1,0 +1,27 @@
+"""The paper's six-layer CNN on all of Fashion-MNIST, a tenth of its epochs, five seeds, on a GPU.
+
+    python -m experiments.benchmark fashion --jobs 4
+
+Everything but the number of epochs is section 6.1's, and as there nothing is tuned: batch size 256,
+learning rate 0.1 with a cosine schedule, momentum 0.9, weight decay 5e-5, radius 0.05, alpha 0.2.
+"""
+
+from experiments.benchmark.protocol import Protocol
+
+FASHION = Protocol(
+    name="fashion",
+    datasets=("fashion_mnist",),
+    models=("simple_cnn",),
+    methods=(
+        "sgd",
+        "sam",
+        "eigen_sam",
+        "xsam",
+        "xsam_projector",
+        "xsam_oja",
+        "normalized_sam",
+        "xsam_late",
+    ),
+    seeds=(0, 1, 2, 3, 4),
+    settings={"epochs": 20, "batch_size": 256, "curvature_every": 10, "trace_probes": 10},
+)
