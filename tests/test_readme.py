@@ -66,7 +66,7 @@ def test_quoted_costs_are_from_the_tables() -> None:
     assert all(line in COST for line in quoted)
 
 
-REPORTS = ("digits", "fashion_small", "cheap", "cheap_fashion")
+REPORTS = ("digits", "fashion_small", "cheap", "cheap_fashion", "fashion_gpu")
 
 
 @pytest.mark.parametrize("name", REPORTS)
@@ -86,5 +86,5 @@ def test_benchmark_tables_are_from_the_reports() -> None:
     ]
     section = README[README.index("## The benchmark") : README.index("## Cost")]
     quoted = [line for line in section.splitlines() if line.startswith("| ")]
-    assert len(quoted) == 10 + 12 + 10
+    assert len(quoted) == 10 + 12 + 10 + 10
     assert all(row in rows for row in quoted)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.readme import RESULTS, says
+from experiments.benchmark.presets import PRESETS
+from tests.readme import RESULTS, ends, says
 
 
 def runs(name: str, stage: str = "final") -> list[dict[str, Any]]:
@@ -162,3 +163,40 @@ def test_cheap_on_fashion_mnist() -> None:
     assert max(accuracy, key=lambda method: accuracy[method]) == "normalized_sgd"
     says("is best, #% for one gradient a step", accuracy["normalized_sgd"])
     assert {report("cheap_fashion")[m][3] for m in accuracy if m != "sam"} == {"not significant"}
+
+
+def test_fashion_on_a_gpu() -> None:
+    found = runs("fashion_gpu")
+    accuracy = of(found, "test_accuracy")
+    settings = PRESETS["fashion"]
+    planned = len(settings.methods) * len(settings.seeds)
+    says(
+        "with the paper's hyperparameters but # of its # epochs.", settings.settings["epochs"], 200
+    )
+    says("# of its # runs are there", len(found), planned)
+    xsam = [method for method in accuracy if method in ("xsam", "xsam_projector", "xsam_oja")]
+    assert all(len(accuracy[method]) == 2 for method in (*xsam, "normalized_sam"))
+    pairs = means(of([run for run in found if run["seed"] < 2], "test_accuracy"))
+    gains = {method: pairs[method] - pairs["sam"] for method in pairs}
+    says("is # to # points above SAM in the two", *ends([gains[method] for method in xsam]))
+    sharpness = {
+        method: mean(value for value in values if value is not None)
+        for method, values in of(found, "lambda_max").items()
+        if method in (*xsam, "sam", "normalized_sam")
+    }
+    says(
+        "largest eigenvalue of # to # where SAM's five seeds end at #,",
+        *ends([sharpness[method] for method in xsam]),
+        sharpness["sam"],
+    )
+    says("an eigenvector: # points and #.", gains["normalized_sam"], sharpness["normalized_sam"])
+    assert all(
+        "not significant" in report("fashion_gpu")[method]
+        for method in gains
+        if method not in ("sam", "xsam_late")
+    )
+    dead = {method: [value < 11 for value in values] for method, values in accuracy.items()}
+    says("three of five runs of SGD and two of four of Eigen-SAM died at 10%.")
+    assert (sum(dead["sgd"]), len(dead["sgd"])) == (3, 5)
+    assert (sum(dead["eigen_sam"]), len(dead["eigen_sam"])) == (2, 4)
+    assert sum(map(sum, dead.values())) == 5

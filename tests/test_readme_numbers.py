@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.config import TrainConfig
 from experiments.speed.steps import BASELINE, BETWEEN, PARTS, QUARTER, REFRESH
-from tests.readme import RESULTS, ROOT, says
+from tests.readme import COST, RESULTS, ROOT, ends, says
 
 WORDS = {5: "five", 10: "ten"}
 
@@ -117,17 +117,22 @@ def test_figures_2_to_4() -> None:
     assert max(means) - min(means) < max(max(found) - min(found) for found in accuracies.values())
 
 
-SPEED = {
-    file.stem.split("-")[1]: json.loads(file.read_text())
-    for file in (RESULTS / "speed").glob("cpu-*.json")
-}
+def speed(platform: str) -> dict[str, Any]:
+    """What was measured there, by network."""
+    return {
+        file.stem.split("-")[1]: json.loads(file.read_text())
+        for file in (RESULTS / "speed").glob(f"{platform}-*.json")
+    }
+
+
+SPEED, GPU = speed("cpu"), speed("gpu")
 # With one round there are no quartiles: its table says how large a step can be, not how fast.
 COMPARED = {name: record for name, record in SPEED.items() if record["rounds"] > 1}
 FREE = ("sam", "xsam, oja", "xsam, subspace")
 
 
-def steps(name: str) -> dict[str, Any]:
-    return {row["name"]: row for row in SPEED[name]["rows"]}
+def steps(name: str, measured: dict[str, Any] = SPEED) -> dict[str, Any]:
+    return {row["name"]: row for row in measured[name]["rows"]}
 
 
 def memory_mib(name: str) -> dict[str, float]:
@@ -135,9 +140,9 @@ def memory_mib(name: str) -> dict[str, float]:
     return {step: row["compiled"]["temporary_mib"] for step, row in rows if row["compiled"]}
 
 
-def mean_ratio(name: str) -> float:
+def mean_ratio(name: str, measured: dict[str, Any] = SPEED) -> float:
     """Of a step of the paper's schedule to optax's SAM."""
-    found = steps(name)
+    found = steps(name, measured)
     return (99 * found[BETWEEN]["ratio"] + found[REFRESH]["ratio"]) / 100
 
 
@@ -151,6 +156,59 @@ def test_time_of_a_step() -> None:
     refreshes = [mean - ratio for mean, ratio in zip(means, between, strict=True)]
     says("# to # for its refreshes", min(refreshes), max(refreshes))
     says("# to # for a step between two", min(between), max(between))
+
+
+def test_operations_of_a_product() -> None:
+    def operations(name: str, step: str) -> float:
+        return steps(name)[step]["compiled"]["gigaflops"]
+
+    gradients = [
+        (operations(name, REFRESH) - operations(name, BASELINE)) / operations(name, "sgd")
+        for name in COMPARED
+    ]
+    says("a product is # to # gradients,", min(gradients), max(gradients), text=COST)
+    five = [5 * product / 2 / 100 for product in gradients]
+    taken = [
+        (steps(name)[REFRESH]["ratio"] - steps(name)[BETWEEN]["ratio"]) / 100
+        for name in SPEED
+        if name in COMPARED
+    ]
+    says(
+        "in 100 steps are # to # of SAM's steps, and took # to #.",
+        min(five),
+        max(five),
+        min(taken),
+        max(taken),
+        text=COST,
+    )
+
+
+def test_time_on_a_gpu() -> None:
+    def ratios(step: str) -> list[float]:
+        found = [steps(name, GPU).get(step) for name in GPU]
+        return [row["ratio"] for row in found if row]
+
+    networks = ("simple_cnn", "resnet18", "transformer_large")
+    assert GPU.keys() == set(networks)
+    milliseconds = [1e3 * steps(name, GPU)[BASELINE]["seconds"] for name in networks]
+    says("steps of # ms (CNN), # ms (ResNet-18) and # ms (the large", *milliseconds)
+    sam, oja, subspace = map(ratios, FREE)
+    between, whole = ratios(BETWEEN), [mean_ratio(name, GPU) for name in networks[:2]]
+    says("show what is not arithmetic: `sam` takes # to # times", min(sam), max(sam))
+    says("X-SAM with `oja()` # to #, but on", min(oja), max(oja))
+    says("`subspace()` # to # and the paper's schedule # to #.", *ends(subspace), *ends(whole))
+    over = [[ratio - 1 for ratio in found] for found in (oja, subspace, between)]
+    says(
+        "# to # of SAM's step for Oja's rule, # to # for", *ends(over[0]), *ends(over[1]), text=COST
+    )
+    says("refreshes takes # to # longer than SAM's:", *ends(over[2]), text=COST)
+    cnn = steps("simple_cnn", GPU)
+    says(
+        "loses # where X-SAM loses #;",
+        cnn["eigen_sam, between"]["ratio"] - 1,
+        cnn[BETWEEN]["ratio"] - 1,
+        text=COST,
+    )
 
 
 def test_memory_of_a_step() -> None:
