@@ -13,6 +13,9 @@ from experiments.plots.output import COLORS, DASHES, MARKERS, png
 # More lines than these seven could not be told apart.
 _SHOWN = ("sgd", "sam", "normalized_sam", "xsam", "xsam_projector", "xsam_oja", "eigen_sam")
 
+# Guessing among 100 classes costs 4.6 nats: beyond this a run diverges, and would set the scale.
+_HIGHEST_LOSS = 10.0
+
 
 def accuracies(title: str, runs: Mapping[str, Sequence[Line]]) -> bytes:
     """Test accuracy of every run, and each method's mean.
@@ -75,5 +78,6 @@ def curves(title: str, runs: Mapping[str, Sequence[Line]]) -> bytes:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
     parts[0].set_yscale("log")
+    parts[0].set_ylim(top=min(parts[0].get_ylim()[1], _HIGHEST_LOSS))
     parts[0].legend(fontsize=8)
     return png(figure, dpi=100)
