@@ -10,6 +10,7 @@ import pytest
 from xsam_jax import _linalg
 
 JOINED = 2**14  # leaves of more elements are summed by themselves
+FEW = 10  # and so many small ones too
 
 
 def _equations(tree: Any) -> list[Any]:
@@ -17,7 +18,15 @@ def _equations(tree: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "sizes", [[], [3], [JOINED], [JOINED + 1], [3, JOINED + 1, JOINED, JOINED, 5], [3, 0, 5]]
+    "sizes",
+    [
+        [],
+        [3],
+        [3, 0, 5],
+        [JOINED + 1],
+        [3, JOINED + 1, *[JOINED] * FEW, 5],
+        [*range(FEW + 1), JOINED + 1],
+    ],
 )
 def test_inner_product_is_that_of_the_concatenation(sizes: list[int]) -> None:
     rng = np.random.default_rng(0)
@@ -28,9 +37,14 @@ def test_inner_product_is_that_of_the_concatenation(sizes: list[int]) -> None:
 
 @pytest.mark.parametrize(
     ("sizes", "sums"),
-    [([JOINED] * 2, 1), ([JOINED + 1] * 2, 2), ([JOINED + 1, *[JOINED] * 5, JOINED + 1, 1], 3)],
+    [
+        ([JOINED] * FEW, FEW),
+        ([JOINED] * (FEW + 1), 1),
+        ([JOINED + 1] * (FEW + 1), FEW + 1),
+        ([JOINED + 1, *[JOINED] * FEW, JOINED + 1, 1], 3),
+    ],
 )
-def test_all_small_leaves_are_one_sum(sizes: list[int], sums: int) -> None:
+def test_many_small_leaves_are_one_sum(sizes: list[int], sums: int) -> None:
     tree = [jax.ShapeDtypeStruct((size,), jnp.float32) for size in sizes]
     names = [equation.primitive.name for equation in _equations(tree)]
     assert names.count("reduce_sum") == sums + 1  # and that of the sums

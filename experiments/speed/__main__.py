@@ -119,13 +119,13 @@ def measure(config: SpeedConfig) -> tuple[int, list[Row]]:
     if size % 4:
         steps = {name: step for name, step in steps.items() if name not in (QUARTER, PARTS)}
     batch = work.batch(size)
-    calls: dict[str, Callable[[], Any]] = {}
+    calls: dict[str, list[Callable[[], Any]]] = {name: [] for name in steps}
     compilations: dict[str, list[Compiled]] = {name: [] for name in steps}
     for _ in range(config.compilations):
         for name, step in steps.items():
             program, found = compile_step(step, work.params, batch)
             compilations[name].append(found)
-            calls[name] = partial(program, work.params, step.state, batch)
+            calls[name].append(partial(program, work.params, step.state, batch))
     # They differ in their time only.
     middle = config.compilations // 2
     compiled = {name: sorted(found)[middle] for name, found in compilations.items()}
@@ -133,18 +133,20 @@ def measure(config: SpeedConfig) -> tuple[int, list[Row]]:
         both = epoch(steps["sam"], config.epoch_steps)
         for how, (function, state) in zip(("a Python loop", "one scan"), both, strict=True):
             name = f"sam, {config.epoch_steps} steps in {how}"
-            calls[name] = partial(function, work.params, state, batch)
+            calls[name] = [partial(function, work.params, state, batch)]
 
-    for call in calls.values():
-        jax.block_until_ready(call())
+    for compiled_calls in calls.values():
+        for call in compiled_calls:
+            jax.block_until_ready(call())
     repeats = 1
     # A CPU would take several at the same time.
     if jax.default_backend() != "cpu":
-        repeats = max(1, round(_SAMPLE_SECONDS / seconds_of(calls[BASELINE], 10)))
+        repeats = max(1, round(_SAMPLE_SECONDS / seconds_of(calls[BASELINE][0], 10)))
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(config.rounds):
-        for name, call in calls.items():
-            times[name].append(seconds_of(call, repeats))
+    for i in range(config.rounds):
+        for name, compiled_calls in calls.items():
+            # Two compilations of one step differ in their time: every round has another one.
+            times[name].append(seconds_of(compiled_calls[i % len(compiled_calls)], repeats))
 
     rows = []
     for name, taken in times.items():
