@@ -10,7 +10,6 @@ import pytest
 from experiments.benchmark.presets import PRESETS
 from tests.readme import RESULTS, ends, says
 
-
 VERDICTS = ("better", "worse", "not significant")
 
 
