@@ -91,7 +91,7 @@ def test_fashion_small() -> None:
     )
     assert {len(found) for found in resnet.values()} == {3}
     assert {len(found) for found in cnn.values()} == {len(cnn)} == {10}
-    says("its means are # to #%", min(means(cnn).values()), max(means(cnn).values()))
+    says("its means are # to #%", *ends(means(cnn).values()))
     falls = {method: max(found) - min(found) for method, found in cnn.items()}
     assert sum(fall >= 10 for fall in falls.values()) > len(cnn) / 2
     says("of ten runs two of the projector and one each of X-SAM and normalised SAM died at 10%")
@@ -103,12 +103,8 @@ def test_fashion_small() -> None:
     }
     best = [sorted(found, key=lambda method: -means(found)[method])[:2] for found in (cnn, resnet)]
     assert best == [["xsam_oja", "sgd"], ["xsam", "sgd"]]
-    cells = [
-        line.split("|")
-        for line in (RESULTS / "fashion_small" / "report.md").read_text().splitlines()
-        if line.startswith("| ") and line.count("|") == 7
-    ]
-    verdicts = [(cell[1].strip(), cell[5].strip()) for cell in cells if cell[5].strip() in VERDICTS]
+    tables = report("fashion_small")
+    verdicts = [(method, cell) for method in tables for cell in tables[method] if cell in VERDICTS]
     says("Of the # comparisons one is significant, Eigen-SAM's on ResNet-8", len(verdicts))
     assert [verdict for verdict in verdicts if verdict[1] != "not significant"] == [
         ("eigen_sam", "worse")

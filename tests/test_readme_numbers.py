@@ -148,14 +148,14 @@ def mean_ratio(name: str, measured: dict[str, Any] = SPEED) -> float:
 
 def test_time_of_a_step() -> None:
     ratios = [steps(name)[step]["ratio"] for name in COMPARED for step in FREE]
-    says("take # to # times the time of optax's SAM", min(ratios), max(ratios))
+    says("take # to # times the time of optax's SAM", *ends(ratios))
     says("nothing beside it, # rounds", SPEED["resnet18"]["rounds"])
     means = [mean_ratio(name) for name in COMPARED]
-    says("schedule takes # to # times as long on average", min(means), max(means))
+    says("schedule takes # to # times as long on average", *ends(means))
     between = [steps(name)[BETWEEN]["ratio"] for name in COMPARED]
     refreshes = [mean - ratio for mean, ratio in zip(means, between, strict=True)]
-    says("# to # for its refreshes", min(refreshes), max(refreshes))
-    says("# to # for a step between two", min(between), max(between))
+    says("# to # for its refreshes", *ends(refreshes))
+    says("# to # for a step between two", *ends(between))
 
 
 def test_operations_of_a_product() -> None:
@@ -166,19 +166,15 @@ def test_operations_of_a_product() -> None:
         (operations(name, REFRESH) - operations(name, BASELINE)) / operations(name, "sgd")
         for name in COMPARED
     ]
-    says("a product is # to # gradients,", min(gradients), max(gradients), text=COST)
+    says("a product is # to # gradients,", *ends(gradients), text=COST)
     five = [5 * product / 2 / 100 for product in gradients]
     taken = [
-        (steps(name)[REFRESH]["ratio"] - steps(name)[BETWEEN]["ratio"]) / 100
-        for name in SPEED
-        if name in COMPARED
+        (steps(name)[REFRESH]["ratio"] - steps(name)[BETWEEN]["ratio"]) / 100 for name in COMPARED
     ]
     says(
         "in 100 steps are # to # of SAM's steps, and took # to #.",
-        min(five),
-        max(five),
-        min(taken),
-        max(taken),
+        *ends(five),
+        *ends(taken),
         text=COST,
     )
 
@@ -194,14 +190,16 @@ def test_time_on_a_gpu() -> None:
     says("steps of # ms (CNN), # ms (ResNet-18) and # ms (the large", *milliseconds)
     sam, oja, subspace = map(ratios, FREE)
     between, whole = ratios(BETWEEN), [mean_ratio(name, GPU) for name in networks[:2]]
-    says("show what is not arithmetic: `sam` takes # to # times", min(sam), max(sam))
-    says("X-SAM with `oja()` # to #, but on", min(oja), max(oja))
+    says("show what is not arithmetic: `sam` takes # to # times", *ends(sam))
+    says("X-SAM with `oja()` # to #, but on", *ends(oja))
     says("`subspace()` # to # and the paper's schedule # to #.", *ends(subspace), *ends(whole))
     over = [[ratio - 1 for ratio in found] for found in (oja, subspace, between)]
     says(
         "# to # of SAM's step for Oja's rule, # to # for", *ends(over[0]), *ends(over[1]), text=COST
     )
     says("refreshes takes # to # longer than SAM's:", *ends(over[2]), text=COST)
+    peak = GPU["transformer_large"]["peak_device_mib"] / 1024
+    says("took # GiB of the GPU at its peak", peak, text=COST)
     cnn = steps("simple_cnn", GPU)
     says(
         "loses # where X-SAM loses #;",
@@ -242,7 +240,7 @@ def test_compilation() -> None:
             for step, row in steps(name).items()
             if step in names
         ]
-        return min(found), max(found)
+        return ends(found)
 
     says(
         "# to # times SAM's with `oja()`, # to # with `subspace()` and # to # with the paper's",
