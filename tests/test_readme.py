@@ -66,7 +66,7 @@ def test_quoted_costs_are_from_the_tables() -> None:
     assert all(line in COST for line in quoted)
 
 
-REPORTS = ("digits", "fashion_small", "cheap", "cheap_fashion", "fashion_gpu")
+REPORTS = ("digits", "fashion_small", "cheap", "cheap_fashion", "fashion_gpu", "digits_again")
 
 
 @pytest.mark.parametrize("name", REPORTS)

@@ -118,6 +118,18 @@ def test_fashion_small() -> None:
     assert curvature["xsam"] / curvature["sam"] == pytest.approx(0.8, abs=0.03)
 
 
+def test_digits_again() -> None:
+    accuracy, tables = means(of(runs("digits_again"), "test_accuracy")), report("digits_again")
+    gain = {method: accuracy[method] - accuracy["sam"] for method in accuracy}
+    says("has the projector # and Oja's tracker #", gain["xsam_projector"], gain["xsam_oja"])
+    says("normalised SAM at SAM's level, the random vector # and", gain["xsam_random"])
+    says("and Lanczos # above, significant: do not", gain["xsam_lanczos"])
+    assert abs(gain["normalized_sam"]) < 0.1
+    verdicts = {"xsam_projector", "xsam_oja", "normalized_sam"}
+    assert {tables[method][3] for method in verdicts} == {"not significant"}
+    assert {tables[method][3] for method in ("xsam_random", "xsam_lanczos")} == {"better"}
+
+
 def test_tuning_with_one_seed() -> None:
     trials: dict[float, dict[int, float]] = {}
     for run in runs("fashion_small", "tuning"):
