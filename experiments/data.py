@@ -132,10 +132,11 @@ def load_for(config: ResolvedConfig) -> Dataset:
         UserError: The files are missing or damaged, or hold too few images.
     """
     data = load(config.dataset, config.data_dir)
-    data = first_of_every_class(data, config.train_images, config.test_images)
-    if config.validation_images is not None:
-        data = hold_out(data, config.validation_images)
-    return data
+    if config.validation_images is None:
+        return first_of_every_class(data, config.train_images, config.test_images)
+    # Of all training images: a run of a few trains on the same ones with and without a held-out set.
+    data = hold_out(data, config.validation_images)
+    return first_of_every_class(data, config.train_images)
 
 
 def hold_out(data: Dataset, size: int) -> Dataset:

@@ -34,7 +34,7 @@ class Tuning:
     rho: tuple[float, float]
     """Lowest and highest; ten times as much for asam."""
     validation_images: int
-    """Training images held out."""
+    """Training images held out, of all that the data set has."""
 
 
 @dataclass(frozen=True, kw_only=True)

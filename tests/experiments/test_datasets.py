@@ -140,11 +140,15 @@ def test_held_out_images_are_training_images_in_the_place_of_the_test_images() -
         np.sort(both, axis=0), np.sort(data.train_images.reshape(-1, 64), axis=0)
     )
     assert np.bincount(held.test_labels).min() > 0
-    config = resolve(TrainConfig(train_images=100, validation_images=40))
-    assert (
-        load_for(config).test_labels.tolist()
-        == hold_out(first_of_every_class(data, 100), 40).test_labels.tolist()
+
+
+def test_with_a_held_out_set_a_run_trains_on_the_same_few_images() -> None:
+    whole, held = (
+        load_for(resolve(TrainConfig(train_images=600, test_images=9, validation_images=size)))
+        for size in (None, 837)
     )
+    np.testing.assert_array_equal(held.train_images, whole.train_images)
+    np.testing.assert_array_equal(held.test_images, hold_out(load("digits"), 837).test_images)
 
 
 def test_something_must_be_left_to_train_on() -> None:

@@ -56,6 +56,6 @@ FASHION_SMALL = Protocol(
         seeds=(100,),
         learning_rate=(0.01, 0.3),
         rho=(0.02, 0.3),
-        validation_images=500,
+        validation_images=2000,
     ),
 )
