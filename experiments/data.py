@@ -134,7 +134,7 @@ def load_for(config: ResolvedConfig) -> Dataset:
     data = load(config.dataset, config.data_dir)
     if config.validation_images is None:
         return first_of_every_class(data, config.train_images, config.test_images)
-    # Of all training images: a run of a few trains on the same ones with and without a held-out set.
+    # Of all training images: a run of a few has the same ones with and without a held-out set.
     data = hold_out(data, config.validation_images)
     return first_of_every_class(data, config.train_images)
 

@@ -1,13 +1,13 @@
 """From the name of a method to its optax transformation, the base optimizer included."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import chex
 import optax
 
 from experiments.config import Method, ResolvedConfig
-from experiments.controls import lanczos, random_vector
+from experiments.controls import LANCZOS_MATVECS, lanczos, random_vector
 from xsam_jax import (
     eigen_sam,
     friendly_sam,
@@ -18,6 +18,9 @@ from xsam_jax import (
     wsam_decoupled,
     xsam,
 )
+
+# Methods without a second gradient have no radius.
+ONE_GRADIENT: frozenset[Method] = frozenset({"sgd", "normalized_sgd"})
 
 
 class Varied(NamedTuple):
@@ -90,3 +93,31 @@ def build_method(
     }
     # Methods of a single gradient must accept grad_fn as well.
     return optax.with_extra_args_support(optax.chain(sharpness_aware[c.method](), base))
+
+
+def gradients_per_step(config: Mapping[str, Any]) -> float:
+    """Gradients of a step by count, a Hessian product being two.
+
+    Args:
+        config: A run's configuration, as config.json has it.
+
+    Returns:
+        The mean over the run.
+    """
+    method: Method = config["method"]
+    every, iters = int(config["refresh_every"]), int(config["power_iters"])
+    if method in ONE_GRADIENT:
+        return 1.0
+    if method == "xsam_late":
+        return 2.0 - float(config["late_start"])
+    if method == "xsam_sparse":
+        return 1.0 + 1.0 / int(config["sparse_every"])
+    if method == "xsam_part":
+        return 1.0 + float(config["ascent_part"]) * (1.0 + 2.0 * iters / every)
+    products: Mapping[Method, float] = {
+        "xsam": iters / every,
+        "xsam_projector": iters / every,
+        "eigen_sam": iters / every,
+        "xsam_lanczos": (LANCZOS_MATVECS + 1) / every,
+    }
+    return 2.0 + 2.0 * products.get(method, 0.0)

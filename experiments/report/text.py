@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from experiments.benchmark.protocol import Line
-from experiments.controls import LANCZOS_MATVECS
+from experiments.methods import ONE_GRADIENT, gradients_per_step
 from experiments.report import figures
 from experiments.report.published import published
 from experiments.report.statistics import Summary, holm, paired, summarize, verdict
 
 _BASELINE = "sam"
-_ONE_GRADIENT = ("sgd", "normalized_sgd")  # a step; these have no radius
 Runs = Mapping[str, Sequence[Line]]  # method -> its final runs
 Verdicts = Mapping[str, tuple[str, str]]  # method -> the difference in figures and in words
 
@@ -141,7 +140,7 @@ def _curvature_table(runs: Runs) -> str:
             _plus_minus(_summary_of(lines, "train_loss"), 4),
         ]
         ratio = f"{costs[method] / costs[_BASELINE]:.2f}" if _BASELINE in costs else ""
-        rows.append((method, *values, f"{_gradients(lines[0]):.2f}", ratio))
+        rows.append((method, *values, f"{gradients_per_step(lines[0]['config']):.2f}", ratio))
     return (
         _table(
             (
@@ -161,28 +160,6 @@ def _curvature_table(runs: Runs) -> str:
     )
 
 
-def _gradients(line: Line) -> float:
-    """Gradients of a step by count, a Hessian product being two."""
-    config = line["config"]
-    method: str = config["method"]
-    every, iters = int(config["refresh_every"]), int(config["power_iters"])
-    if method in _ONE_GRADIENT:
-        return 1.0
-    if method == "xsam_late":
-        return 2.0 - float(config["late_start"])
-    if method == "xsam_sparse":
-        return 1.0 + 1.0 / int(config["sparse_every"])
-    if method == "xsam_part":
-        return 1.0 + float(config["ascent_part"]) * (1.0 + 2.0 * iters / every)
-    products = {
-        "xsam": iters / every,
-        "xsam_projector": iters / every,
-        "eigen_sam": iters / every,
-        "xsam_lanczos": (LANCZOS_MATVECS + 1) / every,
-    }
-    return 2.0 + 2.0 * products.get(method, 0.0)
-
-
 def _hyperparameters(runs: Runs, trials: Sequence[Line]) -> str:
     rows = []
     for method, lines in runs.items():
@@ -197,7 +174,7 @@ def _hyperparameters(runs: Runs, trials: Sequence[Line]) -> str:
             (
                 method,
                 f"{config['learning_rate']:g}",
-                "" if method in _ONE_GRADIENT else f"{config['rho']:g}",
+                "" if method in ONE_GRADIENT else f"{config['rho']:g}",
                 str(len(of_method)),
                 _plus_minus(summarize(scores), 2) if scores else "",
             )

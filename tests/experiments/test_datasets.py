@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from experiments.config import DatasetName, TrainConfig, resolve
-from experiments.data import LOADERS, first_of_every_class, hold_out, load, load_for
+from experiments.data import LOADERS, hold_out, load, load_for
 from experiments.errors import UserError
 from experiments.idx import read_idx
 

@@ -1,14 +1,15 @@
 """Every name of a method gives its transformation before the same base optimizer."""
 
-from typing import get_args
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from experiments.config import Method, TrainConfig, resolve
-from experiments.methods import build_method
+from experiments.methods import ONE_GRADIENT, build_method, gradients_per_step
 
 PARAMS = {"w": jnp.array([1.0, -2.0, 3.0]), "b": jnp.array(0.5)}
 CURVATURE = jnp.array([5.0, 1.0, 0.1])
@@ -86,3 +87,29 @@ def test_cheap_methods_are_xsam_in_some_steps(
     last = updates(method, steps=len(sharp), **options)
     norm = np.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in last.values()))
     assert norm == pytest.approx(rate, rel=1e-5)
+
+
+# Here a part of the batch makes no difference, and Lanczos takes a product a dimension at most.
+@pytest.mark.parametrize("method", sorted(set(get_args(Method)) - {"xsam_part", "xsam_lanczos"}))
+def test_gradients_are_as_many_as_they_are_said_to_be(method: Method) -> None:
+    config = resolve(TrainConfig(method=method, refresh_every=6, power_iters=2))
+    tx = build_method(config, total_steps=30)
+    evaluations = []
+
+    def counted(params: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        jax.debug.callback(lambda: evaluations.append(None))
+        return jax.grad(loss)(params)
+
+    @jax.jit
+    def step(params: dict[str, jax.Array], state: optax.OptState) -> Any:
+        update, state = tx.update(counted(params), state, params, grad_fn=counted)
+        return optax.apply_updates(params, update), state
+
+    params, state = PARAMS, tx.init(PARAMS)
+    for _ in range(30):
+        params, state = step(params, state)
+    jax.effects_barrier()
+    gradients = gradients_per_step(config.to_json())
+    # A product evaluates one gradient, and is worth two.
+    products = 0.0 if method in ONE_GRADIENT else max(gradients - 2, 0) / 2
+    assert len(evaluations) / 30 == pytest.approx(gradients - products)
