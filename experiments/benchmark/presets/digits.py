@@ -44,7 +44,7 @@ DIGITS = Protocol(
     special={"xsam_lanczos": {"refresh_every": 10}},
     tuning=Tuning(
         trials=16,
-        seeds=(100, 101, 102),
+        seeds=tuple(range(100, 108)),
         learning_rate=(0.01, 0.5),
         rho=(0.02, 0.5),
         # All that are not trained on: of 1,437 the same 600 train a trial and a run that counts.
