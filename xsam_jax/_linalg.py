@@ -15,8 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
-_SMALL = 2**14  # elements of a leaf
-_MANY = 10  # such leaves
+_SMALL = 2**12  # elements of a sum
 
 
 class Scaled(NamedTuple):
@@ -51,14 +50,13 @@ def vdot(a: chex.ArrayTree, b: chex.ArrayTree) -> chex.Array:
     """Inner product over all leaves, a scalar of the statistics' dtype."""
     dtype = statistics_dtype(a, b)
     pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
-    small = [(x, y) for x, y in pairs if x.size <= _SMALL]
-    # Every sum is compiled to kernels of its own, and most leaves of a network are biases and
-    # scales: together they are one. Not a few of them: they would wait for each other, and a step
-    # of the six-layer CNN, which has nine, took 5 % longer. Not where they may lie on different
-    # devices of a mesh.
-    if len(small) > _MANY and jax.sharding.get_abstract_mesh().empty:
+    small = [(x, y) for x, y in pairs if x.size < _SMALL]
+    # For a sum of at least so many numbers XLA:CPU calls a library, for a smaller one it compiles
+    # up to four kernels. Most leaves of a network are biases and scales: they are summed as one
+    # array. Not where they may lie on different devices of a mesh.
+    if small and jax.sharding.get_abstract_mesh().empty:
         joined = tuple(_join(leaves, dtype) for leaves in zip(*small, strict=True))
-        pairs = [(x, y) for x, y in pairs if x.size > _SMALL] + [joined]
+        pairs = [(x, y) for x, y in pairs if x.size >= _SMALL] + [joined]
     # Sums of products and not dots: on TPUs a float32 dot multiplies in bfloat16.
     sums = [jnp.sum(x.astype(dtype) * y.astype(dtype)) for x, y in pairs]
     # Without the barrier XLA repeats the additions in every kernel that needs their result.
@@ -129,4 +127,6 @@ def replicated(tree: chex.ArrayTree) -> chex.ArrayTree:
 
 
 def _join(leaves: Iterable[chex.Array], dtype: Any) -> chex.Array:
-    return jnp.concatenate([leaf.astype(dtype).reshape(-1) for leaf in leaves])
+    flat = [leaf.astype(dtype).reshape(-1) for leaf in leaves]
+    padding = jnp.zeros(max(0, _SMALL - sum(leaf.size for leaf in flat)), dtype)
+    return jnp.concatenate([*flat, padding])
