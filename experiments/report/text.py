@@ -12,6 +12,9 @@ from experiments.report.published import published
 from experiments.report.statistics import Summary, holm, paired, summarize, verdict
 
 _BASELINE = "sam"
+# X-SAM with alpha = 0, and what differs from it by a vector alone: the eigenvector's or another.
+_CONTROL = "normalized_sam"
+_WITH_A_VECTOR = ("xsam", "xsam_projector", "xsam_oja", "xsam_random", "xsam_lanczos")
 Runs = Mapping[str, Sequence[Line]]  # method -> its final runs
 Verdicts = Mapping[str, tuple[str, str]]  # method -> the difference in figures and in words
 
@@ -42,7 +45,7 @@ def report(lines: Sequence[Line], pictures: dict[str, bytes]) -> str:
         ]
         where = f"{model} on {dataset}"
         stem = f"{dataset}-{model}"
-        verdicts = _verdicts(runs)
+        verdicts = _verdicts(runs, _BASELINE)
         pictures[f"{stem}-accuracy.png"] = figures.accuracies(where, runs)
         pictures[f"{stem}-curves.png"] = figures.curves(f"{where}, means over the seeds", runs)
         parts += [
@@ -50,6 +53,7 @@ def report(lines: Sequence[Line], pictures: dict[str, bytes]) -> str:
             _accuracy_table(dataset, model, runs, verdicts),
             _findings(verdicts),
             f"![Test accuracy, {where}]({stem}-accuracy.png)",
+            *_what_the_vector_adds(runs),
             "### Curvature and cost",
             _curvature_table(runs),
             f"![Curves, {where}]({stem}-curves.png)",
@@ -86,15 +90,14 @@ def _by_seed(lines: Sequence[Line]) -> dict[int, float]:
     return {line["config"]["seed"]: line["result"]["test_accuracy"] for line in lines}
 
 
-def _verdicts(runs: Runs) -> Verdicts:
+def _verdicts(runs: Runs, baseline: str) -> Verdicts:
     """Of each method the difference to the baseline in figures and in words."""
-    if _BASELINE not in runs:
+    if baseline not in runs:
         return {}
-    baseline = _by_seed(runs[_BASELINE])
     found = {
-        method: paired(_by_seed(lines), baseline)
+        method: paired(_by_seed(lines), _by_seed(runs[baseline]))
         for method, lines in runs.items()
-        if method != _BASELINE
+        if method != baseline
     }
     known = {method: difference for method, difference in found.items() if difference is not None}
     adjusted = holm([difference.p for difference in known.values()])
@@ -125,6 +128,21 @@ def _findings(verdicts: Verdicts) -> str:
     if open_:
         sentences.append(f"Not significant: {', '.join(open_)}.")
     return " ".join(sentences) if verdicts else "There are no pairs of runs to compare with SAM."
+
+
+def _what_the_vector_adds(runs: Runs) -> list[str]:
+    verdicts = _verdicts(
+        {method: lines for method, lines in runs.items() if method in (_CONTROL, *_WITH_A_VECTOR)},
+        _CONTROL,
+    )
+    if not verdicts:
+        return []
+    rows = [(method, *verdict_) for method, verdict_ in verdicts.items()]
+    return [
+        "### What the eigenvector adds",
+        "Normalised SAM is X-SAM with alpha = 0, without an eigenvector.",
+        _table(("method", "difference to normalised SAM", "is it"), rows),
+    ]
 
 
 def _curvature_table(runs: Runs) -> str:
