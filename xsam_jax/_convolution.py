@@ -1,10 +1,13 @@
-"""Convolutions that stay fast inside control flow on CPU.
+"""Convolutions that are fast on CPU, and stay fast inside control flow.
 
 XLA:CPU has a fast kernel for channels-last convolutions, and transposes other layouts into that one
 only in the entry computation. A convolution's *gradient* arrives in other layouts, so inside
 ``lax.cond``, ``lax.while_loop`` and ``lax.scan`` it falls to a slow generic loop
 (https://github.com/jax-ml/jax/issues/12868). Explicit transposes put the fast layout into the
 program itself, where it holds in every computation.
+
+Outside of control flow as well, a kernel's gradient is slow: XLA:CPU adds up its long sums, over
+all images and pixels, on one core, and out of the caches. They are summed in parts.
 """
 
 import functools
@@ -13,12 +16,15 @@ from typing import Any, ParamSpec, TypeVar
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.extend import core
 from jax.extend.core.primitives import conv_general_dilated_p
 
-from xsam_jax import _checks
+from xsam_jax import _checks, _linalg
+
+_LONG = 3072  # terms of a sum, which fit into a core's cache
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,13 +33,17 @@ T = TypeVar("T")
 def channels_last(fn: Callable[P, T]) -> Callable[P, T]:
     """Returns ``fn`` with every convolution computed channels-last on CPU.
 
-    For a function that is called inside `lax.scan`, `lax.cond` or another loop, such as a training
-    step scanned over an epoch. Its result is then bit-identical to that of the function outside of
-    all loops (but for grouped convolutions, which round differently there). On GPU and TPU the
-    program stays as it was. It reaches convolutions inside the function's own loops, branches,
-    ``jit``, ``jax.shard_map``, ``jax.checkpoint`` and custom derivatives. Apply it outside of
-    differentiation: to the function that computes a gradient, not to the loss, whose derivative has
-    convolutions of its own.
+    For a function that computes gradients of a convolutional network, above all one that is called
+    inside `lax.scan`, `lax.cond` or another loop, such as a training step scanned over an epoch. On
+    two cores the gradient of the six-layer CNN takes 0.55 of its time, that of ResNet-18 0.75, and
+    inside a loop far less.
+
+    The result is bit-identical to that of the function outside of all loops but for grouped
+    convolutions and for those that sum 6,144 terms or more, such as kernels' gradients of a batch
+    of images, which round differently. On GPU and TPU the program stays as it was. It reaches
+    convolutions inside the function's own loops, branches, ``jit``, ``jax.shard_map``,
+    ``jax.checkpoint`` and custom derivatives. Apply it outside of differentiation: to the function
+    that computes a gradient, not to the loss, whose derivative has convolutions of its own.
 
     The transformations of this package apply it to the gradient functions they are given.
 
@@ -121,13 +131,58 @@ def _convolve(
     if dimension_numbers == fast:
         return original(lhs, rhs)
 
-    def transposed(lhs: chex.Array, rhs: chex.Array) -> chex.Array:
+    def fast_layout(lhs: chex.Array, rhs: chex.Array) -> chex.Array:
         lhs = lax.transpose(lhs, (batch, *space, features))
         rhs = lax.transpose(rhs, (*kernel_space, in_features, out_features))
-        out = convolve(lhs, rhs, dimension_numbers=fast)
+        return convolve(lhs, rhs, dimension_numbers=fast)
+
+    def transposed(lhs: chex.Array, rhs: chex.Array) -> chex.Array:
+        terms = rhs.size // rhs.shape[out_features]
+        parts = _parts(terms, lhs.shape[features], **params)
+        out = _in_parts(fast_layout, _split(lhs, features, parts), _split(rhs, in_features, parts))
         return lax.transpose(out, np.argsort((out_batch, *out_space, out_channels)))
 
     return lax.platform_dependent(lhs, rhs, cpu=transposed, default=original)
+
+
+def _parts(
+    terms: int, features: int, *, feature_group_count: int, batch_group_count: int, **_: Any
+) -> int:
+    """In how many parts to compute a convolution that sums so many terms.
+
+    Those of a kernel's gradient are the images, its input's feature axis, times their pixels, its
+    window. In parts that fit into the caches it takes a third to a fifth of the time.
+    """
+    parts = 1
+    # Not in a mesh, where the images may lie on different devices.
+    if feature_group_count == batch_group_count == 1 and jax.sharding.get_abstract_mesh().empty:
+        while terms >= 2 * parts * _LONG and features % (2 * parts) == 0:
+            parts *= 2
+    return parts
+
+
+def _split(array: chex.Array, axis: int, parts: int) -> chex.Array:
+    shape = *array.shape[:axis], parts, array.shape[axis] // parts, *array.shape[axis + 1 :]
+    return jnp.moveaxis(array.reshape(shape), axis, 0)
+
+
+def _in_parts(
+    product: Callable[[chex.Array, chex.Array], chex.Array], lhs: chex.Array, rhs: chex.Array
+) -> chex.Array:
+    """``product(lhs[0], rhs[0]) + product(lhs[1], rhs[1]) + ...``."""
+    if len(lhs) == 1:
+        return product(lhs[0], rhs[0])
+    out = jax.eval_shape(product, lhs[0], rhs[0])
+    # What has fewer digits than float32 is added up in float32.
+    floating = jnp.issubdtype(out.dtype, jnp.floating)
+    dtype = _linalg.statistics_dtype(out) if floating else out.dtype
+    total, _ = lax.scan(
+        lambda total, pair: (total + product(*pair).astype(dtype), None),
+        jnp.zeros(out.shape, dtype),
+        (lhs, rhs),
+        unroll=2,  # one for each of two cores
+    )
+    return total.astype(out.dtype)
 
 
 def _shard_map(
