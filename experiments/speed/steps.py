@@ -16,6 +16,7 @@ from xsam_jax._hvp import GradFn
 
 BASELINE = "optax.contrib.sam"
 REFRESH, BETWEEN = "xsam, p=100 q=5, refresh", "xsam, p=100 q=5, between"
+FAST_SGD = "sgd, channels_last"
 QUARTER, PARTS = "the same on 1/4 of the batch", "the same in 4 parts"
 
 
@@ -30,9 +31,11 @@ def all_steps(work: Workload) -> dict[str, Step]:
     """Every method by name."""
     base = partial(optax.sgd, 0.01, momentum=0.9)
 
+    plain = jax.grad(work.loss)
+
     def of_a_quarter(batch: Any) -> GradFn:
         some = jax.tree.map(lambda leaf: leaf[: len(leaf) // 4], batch)
-        return lambda params: jax.grad(work.loss)(params, some)
+        return lambda params: plain(params, some)
 
     def in_parts(batch: Any) -> GradFn:
         parts = jax.tree.map(lambda leaf: leaf.reshape(4, -1, *leaf.shape[1:]), batch)
@@ -42,13 +45,14 @@ def all_steps(work: Workload) -> dict[str, Step]:
         tx: optax.GradientTransformation,
         count: int = 0,
         curvature: Callable[[Any], GradFn] | None = None,
+        grad: Callable[[chex.ArrayTree, Any], chex.ArrayTree] = plain,
     ) -> Step:
         """``count`` steps were taken before; ``curvature`` of a batch is for Hessian products."""
         method = optax.with_extra_args_support(tx)
 
         def function(params: chex.ArrayTree, state: Any, batch: Any) -> Any:
             def gradient(params: chex.ArrayTree, *_: Any) -> chex.ArrayTree:
-                return jax.grad(work.loss)(params, batch)
+                return grad(params, batch)
 
             extra = {} if curvature is None else {"curvature_grad_fn": curvature(batch)}
             updates, state = method.update(
@@ -69,6 +73,7 @@ def all_steps(work: Workload) -> dict[str, Step]:
     )
     return {
         "sgd": step(base()),
+        FAST_SGD: step(base(), grad=xsam_jax.channels_last(plain)),
         BASELINE: step(optax_sam),
         "sam": chained(xsam_jax.sam()),
         "asam": chained(xsam_jax.sam(adaptive=True)),
