@@ -15,11 +15,11 @@ Those of results/cheap_fashion, X-SAM for less than SAM's price, are of
         --methods sgd sam xsam normalized_sgd xsam_late xsam_sparse xsam_part \
         --tuning-seeds 100 101 102 --seeds 0 1 2 3 4 5 6 7 8 9 --out results/cheap_fashion
 
-Hardware: two cores of an AMD EPYC. Runtime: 15, 26 and 9 minutes of CPU time. Expected: nothing but
-Eigen-SAM on ResNet-8, which is worse, is significantly different from SAM. The CNN's accuracy, 58
-to 71 % in the mean, has a standard deviation of 1 to 26 points; ResNet-8's is 77.1 % for SAM,
-77.6 % for X-SAM and 77.2 % for SGD. The cheap recipes end at 71.9 to 72.2 % and normalised SGD at
-73.0 %; of ten runs of X-SAM one dies.
+Hardware: two cores of an Intel Xeon. Runtime: 17, 29 and 10 minutes of CPU time. Expected: nothing
+is significantly different from SAM. The CNN's accuracy, 58 to 70 % in the mean, has a standard
+deviation of 1 to 25 points; ResNet-8's is 77.3 % for SAM, 77.6 % for X-SAM, 77.5 % for SGD and
+78.1 % for normalised SAM. The cheap recipes end at 72.0 to 72.8 % and normalised SGD at 73.0 %; of
+ten runs of X-SAM one dies.
 """
 
 from experiments.benchmark.protocol import Protocol, Tuning
