@@ -150,9 +150,7 @@ def test_fashion_small() -> None:
     says("its means are # to #%", *ends(means(cnn).values()))
     falls = {method: max(found) - min(found) for method, found in cnn.items()}
     assert sum(fall >= 10 for fall in falls.values()) > len(cnn) / 2
-    says(
-        "of ten runs two with Oja's tracker and one each of SGD, X-SAM, the projector and normalised"
-    )
+    says("of ten runs two with Oja's tracker and one each of SGD, X-SAM, the projector and")
     deaths = {method: sum(accuracy < 11 for accuracy in found) for method, found in cnn.items()}
     assert {method: dead for method, dead in deaths.items() if dead} == {
         "sgd": 1,
