@@ -129,8 +129,8 @@ class TrainConfig(_Common):
     """Test on the first images of every class only, so many in all (None: on all)."""
     validation_images: int | None = None
     """Take so many images out of the training images and test on them, to choose hyperparameters
-    without a look at the test data (None: test on the test data). With --train-images the rest is
-    trained on as far as it goes: they are the same images as without --validation-images."""
+    without a look at the test data (None: test on the test data). They come from all there are:
+    with --train-images a run trains on the same few as without this option."""
     checkpoint_every: int = 10
     """Epochs between two checkpoints, 0 for none but that of a run that is told to stop."""
     out: Path | None = None

@@ -119,7 +119,7 @@ def _evaluate(jaxpr: core.Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> 
 def _convolve(
     lhs: chex.Array, rhs: chex.Array, *, dimension_numbers: lax.ConvDimensionNumbers, **params: Any
 ) -> chex.Array:
-    """The convolution with explicit transposes around it on CPU, as it was elsewhere."""
+    """The convolution with explicit transposes around it, in parts, on CPU; as it was elsewhere."""
     batch, features, *space = dimension_numbers.lhs_spec
     out_features, in_features, *kernel_space = dimension_numbers.rhs_spec
     out_batch, out_channels, *out_space = dimension_numbers.out_spec

@@ -30,7 +30,6 @@ class Step(NamedTuple):
 def all_steps(work: Workload) -> dict[str, Step]:
     """Every method by name."""
     base = partial(optax.sgd, 0.01, momentum=0.9)
-
     plain = jax.grad(work.loss)
 
     def of_a_quarter(batch: Any) -> GradFn:
