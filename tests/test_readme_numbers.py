@@ -18,12 +18,11 @@ def rows(file: str) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
-def test_training_takes_about_a_minute() -> None:
+def test_training_takes_seconds() -> None:
     run = json.loads((RESULTS / "train" / "result.json").read_text())
     default = TrainConfig()
     assert (run["dataset"], run["method"]) == (default.dataset, default.method)
-    assert round(run["seconds"] / 60) == 1
-    says("handwritten digits (about a minute on two cores;")
+    says("handwritten digits (about # seconds on two cores,", round(run["seconds"], -1))
 
 
 def test_safe_range_of_alpha() -> None:
