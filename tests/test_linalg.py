@@ -24,7 +24,7 @@ def _equations(tree: Any) -> list[Any]:
         [3],
         [3, 0, 5],
         [SMALL],
-        [3, SMALL, *[SMALL - 1] * 3, 5],
+        [3, SMALL, *[SMALL - 1] * 3, 5, SMALL + 1],
     ],
 )
 def test_inner_product_is_that_of_the_concatenation(sizes: list[int]) -> None:
@@ -52,7 +52,9 @@ def test_small_leaves_are_one_sum_and_no_sum_is_small(sizes: list[int], sums: in
     ]
     *of_leaves, of_sums = reduced
     assert (len(of_leaves), of_sums) == (sums, sums)
-    assert min(of_leaves) >= SMALL
+    small = sum(size for size in sizes if size < SMALL)
+    joined = [max(small, SMALL)] if small else []
+    assert of_leaves == [size for size in sizes if size >= SMALL] + joined
 
 
 def test_a_large_leaf_is_not_copied() -> None:
