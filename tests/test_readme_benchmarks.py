@@ -119,7 +119,7 @@ def test_forty_seeds_on_digits() -> None:
     _, p = compare(itertools.combinations(NORMALIZED, 2))
     assert len(p) == 15
     assert min(p) > LEVEL
-    mean_of = {method: mean(found.values()) for method, found in accuracy.items()}
+    mean_of = means({method: [*found.values()] for method, found in accuracy.items()})
     says("has the highest mean of them, and a random")
     assert max(NORMALIZED, key=lambda method: mean_of[method]) == "normalized_sam"
     assert abs(mean_of["xsam_random"] - mean_of["xsam_oja"]) < 0.05

@@ -139,7 +139,11 @@ def _convolve(
     def transposed(lhs: chex.Array, rhs: chex.Array) -> chex.Array:
         terms = rhs.size // rhs.shape[out_features]
         parts = _parts(terms, lhs.shape[features], **params)
-        out = _in_parts(fast_layout, _split(lhs, features, parts), _split(rhs, in_features, parts))
+        if parts == 1:
+            out = fast_layout(lhs, rhs)
+        else:
+            pieces = _split(lhs, features, parts), _split(rhs, in_features, parts)
+            out = _in_parts(fast_layout, *pieces)
         return lax.transpose(out, np.argsort((out_batch, *out_space, out_channels)))
 
     return lax.platform_dependent(lhs, rhs, cpu=transposed, default=original)
@@ -170,8 +174,6 @@ def _in_parts(
     product: Callable[[chex.Array, chex.Array], chex.Array], lhs: chex.Array, rhs: chex.Array
 ) -> chex.Array:
     """``product(lhs[0], rhs[0]) + product(lhs[1], rhs[1]) + ...``."""
-    if len(lhs) == 1:
-        return product(lhs[0], rhs[0])
     out = jax.eval_shape(product, lhs[0], rhs[0])
     # What has fewer digits than float32 is added up in float32.
     floating = jnp.issubdtype(out.dtype, jnp.floating)

@@ -94,8 +94,9 @@ def _verdicts(runs: Runs, baseline: str) -> Verdicts:
     """Of each method the difference to the baseline in figures and in words."""
     if baseline not in runs:
         return {}
+    reference = _by_seed(runs[baseline])
     found = {
-        method: paired(_by_seed(lines), _by_seed(runs[baseline]))
+        method: paired(_by_seed(lines), reference)
         for method, lines in runs.items()
         if method != baseline
     }
