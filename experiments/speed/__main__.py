@@ -62,7 +62,8 @@ def compile_step(step: Step, params: Any, batch: Any) -> tuple[Callable[..., Any
     """Compile a step as a new process does, and what the compiler says of it."""
     jax.clear_caches()
     started = time.perf_counter()
-    program = jax.jit(step.function).lower(params, step.state, batch).compile()
+    lowered = jax.jit(step.function).lower(params, step.state, batch)
+    program = lowered.compile(compiler_options=step.compiler_options)
     seconds = time.perf_counter() - started
     memory: Any = program.memory_analysis()
     cost: Any = program.cost_analysis()
@@ -131,9 +132,9 @@ def measure(config: SpeedConfig) -> tuple[int, list[Row]]:
     compiled = {name: sorted(found)[middle] for name, found in compilations.items()}
     if config.epoch_steps and "sam" in steps:
         both = epoch(steps["sam"], config.epoch_steps)
-        for how, (function, state) in zip(("a Python loop", "one scan"), both, strict=True):
+        for how, step in zip(("a Python loop", "one scan"), both, strict=True):
             name = f"sam, {config.epoch_steps} steps in {how}"
-            calls[name] = [partial(function, work.params, state, batch)]
+            calls[name] = [partial(step.function, work.params, step.state, batch)]
 
     for compiled_calls in calls.values():
         for call in compiled_calls:

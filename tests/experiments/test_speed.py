@@ -13,11 +13,20 @@ from flax import nnx
 
 from experiments.models.transformer import Sizes, Transformer
 from experiments.speed.__main__ import compile_step, fitting_batch, main
-from experiments.speed.steps import BASELINE, BETWEEN, PARTS, REFRESH, Step
+from experiments.speed.steps import (
+    BASELINE,
+    BETWEEN,
+    PARTS,
+    REFRESH,
+    Step,
+    all_steps,
+    memory_first,
+)
 from experiments.speed.table import Row, from_json, table
+from experiments.speed.workloads import workload
 from tests.experiments.conftest import Fails
 
-XSAM = [REFRESH, PARTS, BETWEEN]
+XSAM = [REFRESH, PARTS, BETWEEN, memory_first(BETWEEN)]
 
 
 @pytest.mark.slow
@@ -31,7 +40,7 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fa
     assert file.name == "cpu-mlp-128.json"
     record = json.loads(file.read_text())
     rows = {row["name"]: from_json(row) for row in record["rows"]}
-    assert [*rows][:5] == [BASELINE, "sam", *XSAM]
+    assert [*rows][:6] == [BASELINE, "sam", *XSAM]
     assert rows[BASELINE].ratio == rows[BASELINE].fastest == 1
     # What does not depend on the machine: SAM is optax's SAM, and a refresh needs more memory.
     optax_sam, sam, refresh, parts = (
@@ -45,6 +54,16 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fa
     assert refresh.gigaflops > 1.5 * sam.gigaflops
     assert refresh.temporary_mib > sam.temporary_mib
     assert parts.temporary_mib < refresh.temporary_mib
+
+
+def test_memory_first() -> None:
+    work = workload("transformer")
+    steps, batch = all_steps(work), work.batch(8)
+    fast, small = (
+        compile_step(steps[name], work.params, batch)[1] for name in ("sam", memory_first("sam"))
+    )
+    assert small.temporary_mib < 0.75 * fast.temporary_mib
+    assert small.gigaflops == fast.gigaflops
 
 
 def test_batch_by_memory() -> None:
