@@ -1,6 +1,6 @@
 """The training steps that are compared."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,7 +21,9 @@ QUARTER, PARTS = "the same on 1/4 of the batch", "the same in 4 parts"
 
 # XLA:CPU orders a program's operations so that many may run at once, which keeps more of their
 # results alive. With this option it orders them by memory.
-_MEMORY_FIRST = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+_MEMORY_FIRST: dict[str, str | bool] = {
+    "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
+}
 
 
 class Step(NamedTuple):
@@ -29,7 +31,7 @@ class Step(NamedTuple):
 
     function: Callable[..., Any]
     state: chex.ArrayTree
-    compiler_options: Mapping[str, str] | None = None
+    compiler_options: dict[str, str | bool] | None = None
 
 
 def memory_first(name: str) -> str:
