@@ -166,47 +166,75 @@ def test_custom_vjp_without_forward_derivative_says_so() -> None:
         tx.update(params, tx.init(params), params, grad_fn=gradient)
 
 
-@pytest.mark.parametrize("style", ["local gradients", "global gradients"])
-@every_method
-def test_axis_name_averages_gradients_and_products(method: str, style: str) -> None:
-    """Two devices with half a mini-batch each take the step of one device with all of it.
+def two_steps(
+    tx: optax.GradientTransformationExtraArgs,
+    gradient: Callable[[chex.ArrayTree], chex.ArrayTree],
+    params: chex.ArrayTree,
+) -> tuple[chex.ArrayTree, Any]:
+    """Parameters and state after two steps."""
 
-    The devices either compute the gradient of their own loss, which only the method averages, or
-    shard_map's automatic differentiation has summed it and nothing is left to average.
+    def step(carry: Any, _: None) -> tuple[Any, None]:
+        params, state = carry
+        direction, state = tx.update(gradient(params), state, params, grad_fn=gradient)
+        return (jax.tree.map(lambda w, d: w - 0.1 * d, params, direction), state), None
+
+    found: tuple[Any, Any] = jax.lax.scan(step, (params, tx.init(params)), length=2)[0]
+    return found
+
+
+def on_two_devices(
+    tx: optax.GradientTransformationExtraArgs, style: str
+) -> tuple[chex.ArrayTree, Any]:
+    """The same of two devices with half a mini-batch each.
+
+    ``unchecked``: without ``check_vma`` a gradient is the device's own. ``cast``: with it, because
+    the parameters are cast. ``summed``: with it, JAX adds the devices' gradients up. ``averaged``:
+    so does the loss.
     """
-    x, y = problem_a.minibatch(0)
-    params = problem_a.tree("init")
-    mesh = jax.sharding.Mesh(jax.devices()[:2], ("data",))
 
-    def steps(
-        axis_name: str | None, params: chex.ArrayTree, x: chex.Array, y: chex.Array
-    ) -> tuple[chex.ArrayTree, chex.ArrayTree]:
-        tx = METHODS[method](axis_name=axis_name)
-        state = tx.init(params)
-
+    def steps(params: chex.ArrayTree, x: chex.Array, y: chex.Array) -> tuple[chex.ArrayTree, Any]:
         def loss(params: chex.ArrayTree) -> chex.Array:
             value = problem_a.loss(params, x, y)
-            if axis_name and style == "global gradients":
-                return jax.lax.pmean(value, axis_name)
-            return value
+            return jax.lax.pmean(value, "data") if style == "averaged" else value
 
-        def step(carry: Any, _: None) -> tuple[Any, None]:
-            params, state = carry
-            g = jax.grad(loss)(params)
-            direction, state = tx.update(g, state, params, grad_fn=jax.grad(loss))
-            return (jax.tree.map(lambda w, d: w - 0.1 * d, params, direction), state), None
+        def gradient(params: chex.ArrayTree) -> chex.ArrayTree:
+            if style == "cast":
+                params = jax.lax.pcast(params, "data", to="varying")
+            return jax.grad(loss)(params)
 
-        return jax.lax.scan(step, (params, state), length=2)[0]
+        return two_steps(tx, gradient, params)
 
-    sharded = jax.shard_map(
-        functools.partial(steps, "data"),
-        mesh=mesh,
+    run = jax.shard_map(
+        steps,
+        mesh=jax.sharding.Mesh(jax.devices()[:2], ("data",)),
         in_specs=(P(), P("data"), P("data")),
         out_specs=P(),
-        check_vma=style == "global gradients",
+        check_vma=style != "unchecked",
     )
-    actual = jax.jit(sharded)(params, x, y)
-    expected = jax.jit(functools.partial(steps, None))(params, x, y)
+    found: tuple[Any, Any] = jax.jit(run)(problem_a.tree("init"), *problem_a.minibatch(0))
+    return found
+
+
+@pytest.mark.parametrize("style", ["unchecked", "cast", "averaged"])
+@every_method
+def test_devices_take_the_steps_of_one_with_all_examples(method: str, style: str) -> None:
+    tx = METHODS[method](axis_name=None if style == "averaged" else "data")
+    actual = on_two_devices(tx, style)
+    x, y = problem_a.minibatch(0)
+    gradient = jax.grad(lambda params: problem_a.loss(params, x, y))
+    expected = jax.jit(functools.partial(two_steps, METHODS[method](), gradient))(
+        problem_a.tree("init")
+    )
     chex.assert_trees_all_close(actual[0], expected[0], rtol=0, atol=1e-12)
     # float32 fields in the state
     chex.assert_trees_all_close(actual[1], expected[1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("style", ["summed", "averaged"])
+@pytest.mark.parametrize("per_device", [False, True])
+def test_a_gradient_that_is_the_same_on_all_devices_is_refused(
+    style: str, per_device: bool
+) -> None:
+    tx = xsam_jax.sam(axis_name="data", per_device=per_device)
+    with pytest.raises(ValueError, match=r"^updates must be .* own loss.*check_vma=False.*pcast"):
+        on_two_devices(tx, style)

@@ -8,6 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 Schedule = Callable[[chex.Numeric], chex.Numeric]
 ScalarOrSchedule: TypeAlias = float | chex.Array | Schedule
@@ -154,3 +155,29 @@ def same_tree(name: str, tree: Any, like: Any) -> None:
                 f"{name} must have the shapes of params: at {jax.tree_util.keystr(path)} "
                 f"{jnp.shape(target)} is expected, got {jnp.shape(leaf)}"
             )
+
+
+def varying(name: str, tree: Any, axis_name: str | tuple[str, ...] | None) -> None:
+    """Raises if `jax.shard_map` knows that no leaf of ``tree`` differs between its devices.
+
+    With ``check_vma=True``, its default, JAX sums the gradient at parameters that are the same on
+    all devices, and the mean of that sum would still be the sum.
+    """
+    if axis_name is None or not _varies(lax.axis_index(axis_name)):
+        return  # no axis, or shard_map was told not to look
+    leaves = jax.tree.leaves(tree)
+    names = {axis_name} if isinstance(axis_name, str) else {*axis_name}
+    if leaves and not any(names <= _varies(leaf) for leaf in leaves):
+        raise ValueError(
+            f"{name} must be the gradient of each device's own loss with axis_name={axis_name!r}, "
+            "got one that is the same on all devices, for with check_vma=True jax.shard_map sums "
+            "it over them: give shard_map check_vma=False or differentiate at "
+            f"jax.lax.pcast(params, {axis_name!r}, to='varying'); if the loss averages over the "
+            "devices itself, leave axis_name out"
+        )
+
+
+def _varies(array: Any) -> frozenset[str]:
+    """The axes of `jax.shard_map` along which an array may differ, where that is known."""
+    axes: frozenset[str] = jax.typeof(array).manual_axis_type.varying
+    return axes

@@ -123,6 +123,7 @@ def two_gradients(
         _checks.real("params", params)
         _checks.same_tree("updates", updates, params)
         _checks.real("updates", updates)
+        _checks.varying("updates", updates, axis_name)
         gradient = _averaged("grad_fn", grad_fn, params, axis_name)
         curvature = gradient
         if curvature_grad_fn is not None:
@@ -166,6 +167,7 @@ def _averaged(
             grads = grad_fn(at)
             _checks.same_tree(f"the result of {name}", grads, params)
             _checks.real(f"the result of {name}", grads)
+            _checks.varying(f"the result of {name}", grads, axis_name)
         except Exception as error:
             if has_masked(params):
                 error.add_note(MASKED_NOTE)
