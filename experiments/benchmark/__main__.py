@@ -31,6 +31,7 @@ from experiments.benchmark.protocol import (
     Line,
     Planned,
     Protocol,
+    but_for_the_seed,
     cell_of,
     cells,
     final_runs,
@@ -114,6 +115,7 @@ def run_benchmark(protocol: Protocol, out: Path, jobs: int) -> list[str]:
     try:
         out.mkdir(parents=True, exist_ok=True)
         lines = store.read(out)
+        store.mend(out)
         (out / store.FILE).touch()
     except OSError as error:
         raise UserError(f"--out {out} cannot be written: {error.strerror}.") from None
@@ -148,7 +150,7 @@ def run_benchmark(protocol: Protocol, out: Path, jobs: int) -> list[str]:
     ) as bar:
         try:
             for stage in ("tuning", "final"):
-                plan = missing(protocol, stage, lines)
+                plan = missing(protocol, stage, lines, out)
                 task = bar.add_task(stage, total=len(plan))
                 execute(plan, jobs, on_run)
         except KeyboardInterrupt:
@@ -158,8 +160,13 @@ def run_benchmark(protocol: Protocol, out: Path, jobs: int) -> list[str]:
     return failures
 
 
-def missing(protocol: Protocol, stage: str, lines: list[Line]) -> list[Planned]:
-    """The runs of a stage that are not finished."""
+def missing(protocol: Protocol, stage: str, lines: list[Line], out: Path) -> list[Planned]:
+    """The runs of a stage that are not finished.
+
+    Raises:
+        UserError: Some of those that are differ from the plan in more than the seed, so that no
+            table should have both.
+    """
     planned = [
         run
         for cell in cells(protocol)
@@ -167,6 +174,16 @@ def missing(protocol: Protocol, stage: str, lines: list[Line]) -> list[Planned]:
             tuning_runs(protocol, cell) if stage == "tuning" else final_runs(protocol, cell, lines)
         )
     ]
+    known = {but_for_the_seed(identity(resolve(run.config).to_json())) for run in planned}
+    of_plan = {cell_of({"config": vars(run.config)}) for run in planned}
+    for line in lines:
+        here = line["stage"] == stage and cell_of(line) in of_plan
+        if here and but_for_the_seed(line["config"]) not in known:
+            dataset, model, method = cell_of(line)
+            raise UserError(
+                f"--out {out} holds {stage} runs of {method}, {model} on {dataset}, with other "
+                "options or hyperparameters than this benchmark's: name another folder."
+            )
     finished = {line["key"] for line in lines}
     return [run for run in planned if run.key not in finished]
 

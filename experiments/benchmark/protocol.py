@@ -1,6 +1,7 @@
 """What a benchmark runs: methods x networks x data sets x seeds, and how they are tuned."""
 
 import hashlib
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -118,14 +119,15 @@ def final_runs(protocol: Protocol, cell: Cell, lines: Iterable[Line]) -> list[Pl
     Args:
         protocol: The benchmark.
         cell: The method.
-        lines: Finished trials.
+        lines: Finished runs.
 
     Returns:
-        One run a seed; none if all trials failed.
+        One run a seed; none if no trial has all its seeds.
     """
     chosen: Mapping[str, Any] = {}
     if protocol.tuning is not None:
-        best = choose(lines, cell)
+        trials = {run.key for run in tuning_runs(protocol, cell)}
+        best = choose([line for line in lines if line["key"] in trials], len(protocol.tuning.seeds))
         if best is None:
             return []
         chosen = best
@@ -141,24 +143,24 @@ def points(tuning: Tuning) -> list[tuple[float, float]]:
     return [(_between(x, tuning.learning_rate), _between(y, tuning.rho)) for x, y in unit.tolist()]
 
 
-def choose(lines: Iterable[Line], cell: Cell) -> dict[str, float] | None:
+def choose(trials: Iterable[Line], seeds: int) -> dict[str, float] | None:
     """The learning rate and radius of the highest mean validation accuracy.
 
     Args:
-        lines: Finished trials of any methods.
-        cell: The method.
+        trials: Finished trials of a method.
+        seeds: Of each: one of which a run failed is not judged by the others.
 
     Returns:
         ``learning_rate`` and ``rho``; of equal accuracies that of the lower loss. None without any
-        trial.
+        complete trial.
     """
-    scores: dict[tuple[float, float], list[tuple[float, float]]] = {}
-    for line in lines:
-        if line["stage"] == "tuning" and cell_of(line) == cell:
-            config, result = line["config"], line["result"]
-            loss = math.inf if result["test_loss"] is None else result["test_loss"]
-            point = config["learning_rate"], config["rho"]
-            scores.setdefault(point, []).append((result["test_accuracy"], -loss))
+    found: dict[tuple[float, float], list[tuple[float, float]]] = {}
+    for line in trials:
+        config, result = line["config"], line["result"]
+        loss = math.inf if result["test_loss"] is None else result["test_loss"]
+        point = config["learning_rate"], config["rho"]
+        found.setdefault(point, []).append((result["test_accuracy"], -loss))
+    scores = {point: values for point, values in found.items() if len(values) == seeds}
     if not scores:
         return None
 
@@ -169,6 +171,11 @@ def choose(lines: Iterable[Line], cell: Cell) -> dict[str, float] | None:
 
     learning_rate, rho = max(scores, key=mean)
     return {"learning_rate": learning_rate, "rho": rho}
+
+
+def but_for_the_seed(config: Mapping[str, Any]) -> str:
+    """A line's configuration as text, equal for runs that may be averaged."""
+    return json.dumps({**config, "seed": None}, sort_keys=True)
 
 
 def cell_of(line: Line) -> Cell:

@@ -20,7 +20,7 @@ def read(out: Path) -> list[Line]:
         out: Its folder.
 
     Returns:
-        Their lines, without one that was cut off when its writer was killed.
+        Their lines, without one that was cut off when its writer was killed; see `mend`.
 
     Raises:
         UserError: The file is not a benchmark's.
@@ -28,7 +28,7 @@ def read(out: Path) -> list[Line]:
     file = out / FILE
     if not file.exists():
         return []
-    *lines, rest = file.read_text().split("\n")
+    *lines, _ = file.read_text().split("\n")
     try:
         found: list[Line] = [json.loads(line) for line in lines]
         known = all({"key", "stage", "config", "result"} <= line.keys() for line in found)
@@ -36,10 +36,14 @@ def read(out: Path) -> list[Line]:
         known = False
     if not known:
         raise UserError(f"{file} is not the result file of a benchmark.")
-    if rest:
-        # What is appended next must start on a line of its own.
-        file.write_text("".join(line + "\n" for line in lines))
     return found
+
+
+def mend(out: Path) -> None:
+    """Cut off what `read` left out, so that the next line starts on its own."""
+    file = out / FILE
+    if file.exists():
+        os.truncate(file, file.read_bytes().rfind(b"\n") + 1)
 
 
 def append(out: Path, line: Mapping[str, Any]) -> None:

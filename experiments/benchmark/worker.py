@@ -51,7 +51,8 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
         except UserError as error:
             return {"error": str(error)}
         except Exception as error:
-            return {"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
+            first = str(error).partition("\n")[0]
+            return {"error": f"{type(error).__name__}: {first or 'no message'}"}
         epochs = [json.loads(line) for line in (out / "metrics.jsonl").open()]
         # The file has null where a number is not finite.
         finished = json.loads((out / "result.json").read_text())

@@ -25,7 +25,7 @@ def write_report(out: Path) -> None:
         out: Folder of a benchmark.
 
     Raises:
-        UserError: It holds no results, or cannot be written.
+        UserError: It holds no results, or such as cannot be averaged, or cannot be written.
     """
     lines = store.read(out)
     finals = [line for line in lines if line["stage"] == "final"]

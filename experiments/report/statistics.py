@@ -26,7 +26,7 @@ class Difference(NamedTuple):
         mean: Mean of the differences of runs with the same seed.
         low: Lower end of the 95% bootstrap interval.
         high: Upper end.
-        p: Of the paired t-test, two-sided.
+        p: Of the paired t-test, two-sided; where all differences are equal, of the sign test.
         n: Number of pairs.
     """
 
@@ -58,9 +58,10 @@ def paired(ours: Mapping[int, float], baseline: Mapping[int, float]) -> Differen
         return None
     differences = np.array([ours[seed] - baseline[seed] for seed in seeds])
     mean = float(differences.mean())
-    if np.ptp(differences) == 0:
-        # No spread to resample: a certain difference, or none at all.
-        return Difference(mean, mean, mean, 0.0 if mean else 1.0, len(seeds))
+    if np.ptp(differences) < 1e-9:
+        # No spread, as accuracies on few images have by chance: a t-test would be certain.
+        p = 2.0 ** (1 - len(seeds)) if abs(mean) > 1e-9 else 1.0
+        return Difference(mean, mean, mean, p, len(seeds))
     interval = stats.bootstrap(
         (differences,), np.mean, n_resamples=_RESAMPLES, method="percentile", rng=0
     ).confidence_interval

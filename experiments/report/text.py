@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from experiments.benchmark.protocol import Line
+from experiments.benchmark.protocol import Line, but_for_the_seed
+from experiments.errors import UserError
 from experiments.methods import ONE_GRADIENT, gradients_per_step
 from experiments.report import figures
 from experiments.report.published import published
@@ -28,6 +29,9 @@ def report(lines: Sequence[Line], pictures: dict[str, bytes]) -> str:
 
     Returns:
         The text.
+
+    Raises:
+        UserError: Runs of one method have different options or hyperparameters.
     """
     groups: dict[tuple[str, str], dict[str, list[Line]]] = {}
     for line in lines:
@@ -35,6 +39,8 @@ def report(lines: Sequence[Line], pictures: dict[str, bytes]) -> str:
             config = line["config"]
             methods = groups.setdefault((config["dataset"], config["model"]), {})
             methods.setdefault(config["method"], []).append(line)
+    for methods in groups.values():
+        _refuse_mixtures(methods)
     parts = [_head(lines)]
     for (dataset, model), runs in groups.items():
         trials = [
@@ -61,6 +67,14 @@ def report(lines: Sequence[Line], pictures: dict[str, bytes]) -> str:
             _hyperparameters(runs, trials),
         ]
     return "\n\n".join(parts) + "\n"
+
+
+def _refuse_mixtures(runs: Runs) -> None:
+    for method, lines in runs.items():
+        if len({but_for_the_seed(line["config"]) for line in lines}) > 1:
+            raise UserError(
+                f"The final runs of {method} differ in more than the seed: they have no mean."
+            )
 
 
 def _head(lines: Sequence[Line]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from experiments.benchmark import store
+from experiments.benchmark import store, worker
 from experiments.benchmark.__main__ import (
     BenchmarkConfig,
     main,
@@ -24,6 +24,7 @@ from experiments.benchmark.presets import PRESETS
 from experiments.benchmark.protocol import (
     Cell,
     Line,
+    Planned,
     Protocol,
     Tuning,
     cells,
@@ -36,6 +37,7 @@ from experiments.benchmark.runner import execute, slots
 from experiments.benchmark.worker import decode, encode
 from experiments.config import resolve
 from experiments.errors import UserError
+from experiments.results import identity
 from tests.experiments.conftest import Fails
 
 TINY = Protocol(
@@ -108,10 +110,47 @@ def test_points_fill_their_ranges() -> None:
 def test_choice_is_by_mean_accuracy_then_by_loss() -> None:
     a, b = {"learning_rate": 0.1, "rho": 0.05}, {"learning_rate": 0.2, "rho": 0.05}
     lines = [line(90, 0.5, **a), line(92, 0.5, **a), line(96, 0.1, **b), line(80, 9.0, **b)]
-    assert choose(lines, SAM) == a
-    assert choose([line(90, 0.5, **a), line(90, 0.4, **b)], SAM) == b
-    assert choose([line(90, None, **a), line(90, 4.0, **b)], SAM) == b, "a loss of NaN is worst"
-    assert choose(lines, SAM._replace(method="gsam")) is None
+    assert choose(lines, 2) == a
+    assert choose([line(90, 0.5, **a), line(90, 0.4, **b)], 1) == b
+    assert choose([line(90, None, **a), line(90, 4.0, **b)], 1) == b, "a loss of NaN is worst"
+    assert choose(lines[:3], 2) == a, "a trial with a failed run is none"
+    assert choose(lines, 3) is None
+
+
+def finished(run: Planned, accuracy: float) -> Line:
+    config = identity(resolve(run.config).to_json())
+    result = {"test_accuracy": accuracy, "test_loss": 0.5}
+    return {"key": run.key, "stage": run.stage, "config": config, "result": result}
+
+
+def test_trials_of_another_protocol_choose_nothing() -> None:
+    """What is in the folder already counts only if it is of the plan."""
+    ours, others = TINY, replace(TINY, settings={**TINY.settings, "epochs": 1})
+    runs, strange = (tuning_runs(protocol, SAM) for protocol in (ours, others))
+    lines = [finished(runs[0], 90), finished(runs[1], 80), finished(strange[1], 100)]
+    for run in final_runs(ours, SAM, lines):
+        assert run.config.learning_rate == runs[0].config.learning_rate
+    assert final_runs(ours, SAM, lines[2:]) == []
+
+
+@pytest.mark.parametrize("stage", ["tuning", "final"])
+def test_a_folder_with_other_runs_of_a_method_is_refused(stage: str, tmp_path: Path) -> None:
+    trials = [finished(run, 90) for run in tuning_runs(TINY, SAM)]
+    runs = tuning_runs(TINY, SAM) if stage == "tuning" else final_runs(TINY, SAM, trials)
+    protocol = replace(TINY, methods=("sam",), seeds=(0, 1, 2))
+    same = [finished(run, 90) for run in runs]
+    assert len(missing(protocol, stage, [*trials, *same], tmp_path)) == (stage == "final")
+    strange = finished(runs[0]._replace(config=replace(runs[0].config, rho=0.3)), 90)
+    with pytest.raises(UserError, match=f"{stage} runs of sam, mlp on digits, with other .*folder"):
+        missing(protocol, stage, [*trials, strange], tmp_path)
+
+
+def test_a_worker_reports_an_error_without_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(worker, "train", broken)
+    assert worker.run(tuning_runs(TINY, SAM)[0].config) == {"error": "MemoryError: no message"}
 
 
 def test_worker_gets_what_was_planned() -> None:
@@ -149,7 +188,8 @@ def test_benchmark_resumes_and_reports(tmp_path: Path) -> None:
     assert run_benchmark(protocol, tmp_path, jobs=1) == []
     assert file.read_text() == content
     file.write_text(content[:-20])
-    (run,) = missing(protocol, "final", store.read(tmp_path))
+    (run,) = missing(protocol, "final", store.read(tmp_path), tmp_path)
+    assert file.read_text() == content[:-20], "to read is not to write"
     assert run_benchmark(protocol, tmp_path, jobs=1) == []
     again = store.read(tmp_path)
     assert again[-1]["key"] == run.key == lines[-1]["key"]

@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments.benchmark.protocol import Line
 from experiments.errors import UserError
 from experiments.report.published import published
 from experiments.report.render import write_report
 from experiments.report.statistics import Difference, holm, paired, summarize, verdict
+from experiments.report.text import report
 
 
 def test_summary() -> None:
@@ -23,6 +25,34 @@ def test_pairs_are_of_equal_seeds() -> None:
     assert difference.low <= 1.5 <= difference.high
     assert paired({0: 1.0}, {0: 2.0}) is None
     assert paired({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}) == Difference(0.0, 0.0, 0.0, 1.0, 2)
+
+
+def test_equal_differences_are_as_certain_as_their_signs() -> None:
+    # One in two pairs has one sign by chance, whatever the sizes; 95.28 - 95.0 rounds.
+    two = paired({0: 95.28, 1: 95.56}, {0: 95.0, 1: 95.28})
+    assert two is not None
+    assert two.p == 0.5
+    ten = paired(dict.fromkeys(range(10), 96.0), dict.fromkeys(range(10), 95.0))
+    assert ten is not None
+    assert ten.p == pytest.approx(2 / 2**10)
+
+
+def test_runs_of_other_hyperparameters_have_no_mean() -> None:
+    lines: list[Line] = [
+        {
+            "stage": "final",
+            "config": {
+                "dataset": "digits",
+                "model": "mlp",
+                "method": "sam",
+                "seed": i,
+                "rho": rho,
+            },
+        }
+        for i, rho in enumerate((0.1, 0.2))
+    ]
+    with pytest.raises(UserError, match="runs of sam differ in more than the seed"):
+        report(lines, {})
 
 
 def test_bootstrap_interval_covers_the_truth() -> None:

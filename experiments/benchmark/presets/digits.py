@@ -42,7 +42,7 @@ DIGITS = Protocol(
         "num_matvecs": 20,
         "trace_probes": 100,
     },
-    # Twelve products at every step would take longer than all the rest.
+    # The eigenvector of every tenth step's batch, where the others' is up to a hundred steps old.
     special={"xsam_lanczos": {"refresh_every": 10}},
     tuning=Tuning(
         trials=16,
