@@ -18,7 +18,11 @@ _TRAIN, _TEST, _CURVATURE, _ANGLE = COLORS[:4]
 
 
 def write_curves(
-    out: Path, epochs: Sequence[EpochMetrics], steps: Sequence[StepMetrics], title: str
+    out: Path,
+    epochs: Sequence[EpochMetrics],
+    steps: Sequence[StepMetrics],
+    title: str,
+    tested_on: str,
 ) -> None:
     """Draw loss, accuracy, curvature and angle over the epochs into curves.png.
 
@@ -27,6 +31,7 @@ def write_curves(
         epochs: Its metrics.
         steps: Metrics of the steps of each epoch, drawn faintly behind the epochs'.
         title: Title of the figure.
+        tested_on: The images of the accuracies, in words.
     """
     figure = Figure(figsize=(11, 7), layout="constrained")
     figure.suptitle(title)
@@ -47,7 +52,7 @@ def write_curves(
     _line(accuracy, [(e.epoch, e.train_accuracy) for e in epochs], _TRAIN, "-", "train")
     _line(accuracy, [(e.epoch, e.test_accuracy) for e in epochs], _TEST, "--", "test")
     accuracy.set(
-        ylabel="accuracy (%)", title=f"Accuracy: {epochs[-1].test_accuracy:.2f} % on the test set"
+        ylabel="accuracy (%)", title=f"Accuracy: {epochs[-1].test_accuracy:.2f} % on {tested_on}"
     )
 
     _line(curvature, [(e.epoch, e.lambda_max) for e in epochs], _CURVATURE)

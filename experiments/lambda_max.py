@@ -54,7 +54,7 @@ class LambdaMaxConfig:
     start_matvecs: int = 20
     """Dimension of the space in which that one is found."""
     data_dir: Path | None = None
-    """fashion_mnist: directory of the four idx .gz files (None: where Debian installs them)."""
+    """Directory of the data set, see experiments.train."""
     out: Path = Path("results/curvature")
     """Folder of the measurement, a JSON file named after platform, model, data set and images."""
 
@@ -106,8 +106,8 @@ def measure(config: LambdaMaxConfig) -> dict[str, Any]:
     start = jax.tree.map(jnp.zeros_like, network.params)
     products: dict[int, int] = {}
     seconds = cpu_seconds = 0.0
-    for size in sizes:
-        num_matvecs = config.num_matvecs if size is sizes[-1] else config.start_matvecs
+    dimensions = [config.start_matvecs, config.num_matvecs][-len(sizes) :]
+    for size, num_matvecs in zip(sizes, dimensions, strict=True):
         arguments = network.params, batches(size), start
         compiled = top.lower(*arguments, num_matvecs).compile()
         wall, cpu = time.perf_counter(), time.process_time()

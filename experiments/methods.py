@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import chex
+import numpy as np
 import optax
 
 from experiments.config import Method, ResolvedConfig
@@ -39,7 +40,8 @@ class Varied(NamedTuple):
 
 def varied(config: ResolvedConfig) -> Varied:
     """These values of a run."""
-    return Varied(config.seed, config.learning_rate, config.rho)
+    # As an argument of a compiled program a Python integer would be an int32.
+    return Varied(np.uint32(config.seed), config.learning_rate, config.rho)
 
 
 def build_method(

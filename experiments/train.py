@@ -20,7 +20,7 @@ import tyro
 from experiments import checkpoint
 from experiments.bad_steps import mean_of_good, no_end, report_bad_steps
 from experiments.checkpoint import Snapshot
-from experiments.config import ResolvedConfig, TrainConfig, resolve
+from experiments.config import ResolvedConfig, TrainConfig, refuse_ignored, resolve
 from experiments.curves import write_curves
 from experiments.devices import ONE_DEVICE, Devices, choose
 from experiments.errors import BadNumbers, command_line, exit_on_user_error
@@ -83,7 +83,8 @@ def train(
     last = history[-1]
     if draw:
         title = f"{resolved.method}, {resolved.model} on {resolved.dataset}, seed {resolved.seed}"
-        first(partial(write_curves, resolved.out, history, step_metrics, title))
+        tested_on = "the test set" if resolved.validation_images is None else "held-out images"
+        first(partial(write_curves, resolved.out, history, step_metrics, title, tested_on))
     trace = None
     if resolved.trace_probes:
         trace = program.trace(devices.whole(state.params), state.batch_stats, program.subset)
@@ -210,6 +211,8 @@ def main() -> None:
     """Run the command line."""
     with exit_on_user_error():
         command = command_line(_Command, "experiments.train")
+        resolved = resolve(command.config)
+        refuse_ignored(command.config)
         with joined(command.coordinator, command.num_processes, command.process_id):
             devices = everywhere(partial(choose, command.devices, fsdp=command.fsdp))
             writes = jax.process_index() == 0
@@ -219,8 +222,7 @@ def main() -> None:
                     command.config, progress=progress, stopping=stopping, devices=devices
                 )
             if writes:
-                out = resolve(command.config).out
-                print(f"test accuracy {result.test_accuracy:.2f} %, results in {out}")
+                print(f"test accuracy {result.test_accuracy:.2f} %, results in {resolved.out}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from flax import nnx
 
 
 class Sizes(NamedTuple):
-    """Sizes of the network; ``small`` has 4 million parameters, ``large`` 110 million."""
+    """Sizes of the network; ``small`` has 3.4 million parameters, ``large`` 110 million."""
 
     vocabulary: int
     length: int

@@ -55,7 +55,10 @@ class Measured(NamedTuple):
 
 
 class ObservedState(NamedTuple):
-    """State of a method and the measurements beside it; those still to come are zero."""
+    """State of a method and the measurements beside it; those still to come are NaN.
+
+    A step of the run that is not finite changes nothing, so it is not counted here.
+    """
 
     inner: optax.OptState
     step: jax.Array
@@ -112,7 +115,7 @@ def observe(
     """
 
     def init(params: chex.ArrayTree) -> ObservedState:
-        none = Measured(*jnp.zeros((4, -(-steps // every))))
+        none = Measured(*jnp.full((4, -(-steps // every)), jnp.nan))
         return ObservedState(tx.init(params), jnp.zeros((), jnp.int32), none)
 
     def update(
@@ -162,6 +165,7 @@ def make(options: Angle) -> None:
         rows += [
             (seed, i * options.every, *map(float, row))
             for i, row in enumerate(zip(*table, strict=True))
+            if np.isfinite(row[0])
         ]
     write_table(options.out / "angle.csv", ("seed", "step", *Measured._fields), rows)
 
@@ -179,9 +183,13 @@ def make(options: Angle) -> None:
     write_figure(figure, options.out / "angle.png")
 
 
-def share_of_orthogonal(degrees: NDArray[np.floating[Any]]) -> float:
-    """Percent of folded angles in [80, 90], which are those in [80, 100] before."""
-    return 100 * float(np.mean(degrees >= _ORTHOGONAL))
+def share_of_orthogonal(degrees: NDArray[np.floating[Any]]) -> tuple[float, int]:
+    """Percent of folded angles in [80, 90], which are those in [80, 100] before, and of how many.
+
+    An angle that is not a number is none.
+    """
+    known = degrees[np.isfinite(degrees)]
+    return 100 * float(np.mean(known >= _ORTHOGONAL)), known.size
 
 
 def _measurements(state: TrainState) -> bytes:
@@ -191,13 +199,14 @@ def _measurements(state: TrainState) -> bytes:
 
 def _bars(axes: Axes, degrees: NDArray[np.floating[Any]], title: str, color: str) -> None:
     counts, edges = histogram(degrees)
+    share, number = share_of_orthogonal(degrees)
     axes.axvspan(_ORTHOGONAL, 90, color="0.9", zorder=0)
     axes.bar(edges[:-1], counts, width=_BIN, align="edge", color=color, edgecolor="white")
     axes.set(
         xlabel="angle (degrees; 100 counts as 80)",
         xlim=(0, 90),
         xticks=range(0, 91, 10),
-        title=f"{title}\n{share_of_orthogonal(degrees):.0f} % of {len(degrees)} are "
+        title=f"{title}\n{share:.0f} % of {number} are "
         f"between 80 and 100 (grey; paper: about 45 %)",
     )
     axes.title.set_fontsize(9.5)

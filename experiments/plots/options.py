@@ -29,7 +29,7 @@ class FigureOptions:
     test_images: int | None = None
     """Test on the first images of every class only, so many in all (None: on all)."""
     data_dir: Path | None = None
-    """fashion_mnist: directory of the four idx .gz files (None: where Debian installs them)."""
+    """Directory of the data set, see experiments.train."""
     out: Path = Path("results/figures")
     """Folder of the picture and its numbers."""
     runs: Path = Path("runs/figures")

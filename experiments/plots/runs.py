@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,7 +51,7 @@ def run_once(
         UserError: See `train`.
     """
     save = save or {}
-    out = folder(config, runs)
+    out = folder(config, runs, save)
     result = out / "result.json"
     if not all((out / name).exists() for name in (*save, result.name)):
 
@@ -69,9 +69,19 @@ def run_once(
     return run
 
 
-def folder(config: TrainConfig, runs: Path) -> Path:
-    """The folder of a run: two runs share one only if all their numbers must be the same."""
-    digest = hashlib.sha256(canonical(resolve(config)).encode()).hexdigest()[:8]
+def folder(config: TrainConfig, runs: Path, files: Iterable[str] = ()) -> Path:
+    """The folder of a run: two runs share one only if all their numbers must be the same.
+
+    Args:
+        config: The run.
+        runs: Folder of all runs.
+        files: Names of its further files. What a run measures for them is in its checkpoints too.
+
+    Returns:
+        The folder.
+    """
+    content = " ".join((canonical(resolve(config)), *files))
+    digest = hashlib.sha256(content.encode()).hexdigest()[:8]
     return runs / f"{config.dataset}-{config.model}-{config.method}-{config.seed}-{digest}"
 
 

@@ -103,7 +103,7 @@ def measure(config: SpeedConfig) -> tuple[int, list[Row]]:
         The batch size and a row for each step.
 
     Raises:
-        UserError: A step has no such name.
+        UserError: A step has no such name, or cannot be taken with this batch.
     """
     work = workload(config.model)
     steps = all_steps(work)
@@ -118,6 +118,8 @@ def measure(config: SpeedConfig) -> tuple[int, list[Row]]:
         steps[BASELINE], work.params, work.batch, config.memory_mib
     )
     if size % 4:
+        if asked := {QUARTER, PARTS} & {*(config.steps or ())}:
+            raise UserError(f"--batch-size must be a multiple of 4 for {', '.join(sorted(asked))}.")
         steps = {name: step for name, step in steps.items() if name not in (QUARTER, PARTS)}
     batch = work.batch(size)
     calls: dict[str, list[Callable[[], Any]]] = {name: [] for name in steps}

@@ -66,13 +66,14 @@ def measure(config: TrackingConfig) -> None:
     if not 0 <= config.burn_in < config.steps:
         raise UserError(f"--burn-in must be in [0, {config.steps}), not {config.burn_in}.")
     sizes = Sizes(*(getattr(config, name) for name in Sizes._fields))
+    _refuse_other_options(config.out / "runs", sizes)
     watchers = all_watchers()
     ready: dict[SettingName, tuple[Problem, Programs]] = {}
     # Seed by seed, so that a stopped measurement has something of every setting.
     for seed in config.seeds:
         for name in config.settings:
             file = config.out / "runs" / f"{name}-{seed}.json"
-            if _is_finished(file, sizes):
+            if file.exists():
                 continue
             if name not in ready:
                 problem = make_problem(name, config.data_dir)
@@ -90,12 +91,11 @@ def measure(config: TrackingConfig) -> None:
     write_report(config.out, watchers)
 
 
-def _is_finished(file: Path, sizes: Sizes) -> bool:
-    if not file.exists():
-        return False
-    if json.loads(file.read_text())["options"] != sizes._asdict():
-        raise UserError(f"{file} is a run of other options: name another folder with --out.")
-    return True
+def _refuse_other_options(folder: Path, sizes: Sizes) -> None:
+    # The report averages all that are there.
+    for file in sorted(folder.glob("*.json")):
+        if json.loads(file.read_text())["options"] != sizes._asdict():
+            raise UserError(f"{file} is a run of other options: name another folder with --out.")
 
 
 def main() -> None:

@@ -72,7 +72,8 @@ def test_folding_and_histogram() -> None:
     assert (counts[0], counts[-1], counts[-2], counts[-3]) == (3, 3, 1, 1)
     assert (edges[0], edges[-1], len(edges)) == (0, 90, 19)
     inside = (degrees >= 80) & (degrees <= 100)
-    assert share_of_orthogonal(folded) == 100 * inside.mean()
+    assert share_of_orthogonal(folded) == (100 * inside.mean(), len(degrees))
+    assert share_of_orthogonal(np.array([85.0, np.nan, 20.0])) == (50.0, 2)
 
 
 def test_observed_angles_on_a_quadratic() -> None:
@@ -96,6 +97,8 @@ def test_observed_angles_on_a_quadratic() -> None:
         expected = optax.apply_updates(expected, updates)
     jax.tree.map(np.testing.assert_array_equal, w, expected)
 
+    # What a run that had bad steps did not come to is no measurement.
+    assert np.isnan(watched.init(w).measured.plain).all()
     plain, layerwise = [], []
     for point in points[::2]:
         lam, flat = np.array([5.0, 1.0, 2.0]), np.concatenate([point["a"], point["b"]])
@@ -121,7 +124,8 @@ def test_angle_makes_its_files_once_and_changes_no_training(
 
     config = train_config(options, method="sam", seed=0, curvature_every=0)
     plain = train(replace(config, out=tmp_path / "plain"))
-    watched = json.loads((folder(config, options.runs) / "result.json").read_text())
+    out = folder(config, options.runs, ["angles-2-4.npz"])
+    watched = json.loads((out / "result.json").read_text())
     assert plain.train_loss == watched["train_loss"]
 
     monkeypatch.setattr(runs, "train", refuse)
@@ -156,7 +160,7 @@ def test_curves_and_spectrum_share_their_runs(
 
     # The same numbers from the weights, with one batch instead of batches one after the other.
     config = train_config(Curves(**shared), method="sam", curvature_samples=30, num_matvecs=3)
-    out = folder(config, tmp_path / "runs")
+    out = folder(config, tmp_path / "runs", ["weights.npz"])
     recorded = json.loads((out / "metrics.jsonl").read_text())
     assert float(lines[0]["lambda_max"]) == pytest.approx(recorded["lambda_max"], rel=1e-5)
     assert float(lines[0]["test_loss"]) == pytest.approx(recorded["test_loss"], rel=1e-5)
@@ -209,6 +213,7 @@ def test_a_folder_has_one_run_only(tmp_path: Path) -> None:
     assert len({folder(config, tmp_path) for config in (base, *changed)}) == 4
     told = replace(base, rho=resolve(base).rho, data_dir=Path("elsewhere"), out=Path("a"))
     assert folder(told, tmp_path) == folder(base, tmp_path)
+    assert folder(base, tmp_path, ["weights.npz"]) != folder(base, tmp_path)
 
 
 def test_cells(tmp_path: Path) -> None:

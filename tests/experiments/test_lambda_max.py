@@ -39,6 +39,8 @@ def test_a_start_from_fewer_images_saves_products() -> None:
     assert warm["products"] == {64: 13, 128: 4}
     assert warm["residual"] < cold["residual"] / 2
     assert warm["lambda_max"] > cold["lambda_max"]
+    again = measure(LambdaMaxConfig(**options, start_images=128, start_matvecs=12))
+    assert again["products"] == {128: 17}
 
 
 def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:

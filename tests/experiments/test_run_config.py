@@ -4,7 +4,7 @@ from typing import Any, get_args
 
 import pytest
 
-from experiments.config import Method, TrainConfig, resolve
+from experiments.config import Method, TrainConfig, refuse_ignored, resolve
 from experiments.errors import UserError
 
 
@@ -57,3 +57,27 @@ def test_what_is_given_wins() -> None:
 def test_out_of_range(field: str, value: Any) -> None:
     with pytest.raises(UserError, match=f"^--{field.replace('_', '-')} must be .*, not "):
         resolve(TrainConfig(**{field: value}))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "sgd", "alpha": 0.3}, "--alpha is for xsam, .*, not for sgd"),
+        ({"method": "normalized_sam", "alpha": 0.0}, "--alpha .* not for normalized_sam"),
+        (
+            {"method": "xsam_oja", "power_iters": 9},
+            "--power-iters is for xsam, .* not for xsam_oja",
+        ),
+        ({"method": "sam", "warm_start": True}, "--warm-start .* not for sam"),
+        ({"validation_images": 9, "test_images": 9}, "--test-images .* --validation-images"),
+    ],
+)
+def test_what_would_be_ignored(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        refuse_ignored(TrainConfig(**options))
+
+
+@pytest.mark.parametrize("method", get_args(Method))
+def test_only_what_is_ignored(method: Method) -> None:
+    refuse_ignored(TrainConfig(method=method, rho=0.1, learning_rate=0.2))
+    refuse_ignored(TrainConfig(method="xsam_lanczos", alpha=0.3, refresh_every=7))

@@ -34,6 +34,8 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fa
     options = ["--model", "mlp", "--out", str(tmp_path), "--rounds", "2", "--epoch-steps", "2"]
     assert "--steps must be among sgd" in fails(main, [*options, "--steps", "adam"])
     assert "must be at least 1" in fails(main, [*options, "--rounds", "0"])
+    message = fails(main, [*options, "--batch-size", "6", "--steps", PARTS])
+    assert f"--batch-size must be a multiple of 4 for {PARTS}" in message
     monkeypatch.setattr(sys, "argv", ["program", *options, "--steps", "sam", *XSAM])
     main()
     (file,) = tmp_path.iterdir()

@@ -145,3 +145,8 @@ def test_trace(tmp_path: Path) -> None:
     assert result.lambda_max is not None
     assert result.trace + 4 * result.trace_error > result.lambda_max / 2
     assert 0 < result.trace_error < abs(result.trace)
+
+
+def test_the_largest_seed(tmp_path: Path) -> None:
+    options = {"model": "mlp", "train_images": 40, "batch_size": 20, "epochs": 1}
+    train(TrainConfig(**options, curvature_every=0, seed=2**32 - 1, out=tmp_path / "a"))
