@@ -43,7 +43,7 @@ def flat_hessian(grad_fn: GradFn, params: chex.ArrayTree) -> FlatHessian:
         return jax.tree.unflatten(
             structure,
             [
-                _shard_like(piece.reshape(leaf.shape), leaf)
+                _linalg.shard_like(piece.reshape(leaf.shape), leaf)
                 for piece, leaf in zip(pieces, leaves, strict=True)
             ],
         )
@@ -61,8 +61,3 @@ def _replicate(leaf: chex.Array) -> chex.Array:
     if mesh.empty:
         return leaf
     return jax.sharding.reshard(leaf, jax.NamedSharding(mesh, jax.P()))
-
-
-def _shard_like(leaf: chex.Array, like: chex.Array) -> chex.Array:
-    sharding = jax.typeof(like).sharding
-    return leaf if sharding.mesh.empty else jax.sharding.reshard(leaf, sharding)

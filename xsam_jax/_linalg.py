@@ -5,6 +5,7 @@ parameters: bfloat16 keeps eight bits, so the norm of a million of its numbers h
 """
 
 import functools
+import itertools
 import operator
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -50,13 +51,14 @@ def vdot(a: chex.ArrayTree, b: chex.ArrayTree) -> chex.Array:
     """Inner product over all leaves, a scalar of the statistics' dtype."""
     dtype = statistics_dtype(a, b)
     pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
-    small = [(x, y) for x, y in pairs if x.size < _SMALL]
+    small = [x.size < _SMALL and _on_no_mesh(x) and _on_no_mesh(y) for x, y in pairs]
     # For a sum of at least so many numbers XLA:CPU calls a library, for a smaller one it compiles
     # up to four kernels. Most leaves of a network are biases and scales: they are summed as one
     # array. Not where they may lie on different devices of a mesh.
-    if small and jax.sharding.get_abstract_mesh().empty:
-        joined = tuple(_join(leaves, dtype) for leaves in zip(*small, strict=True))
-        pairs = [(x, y) for x, y in pairs if x.size >= _SMALL] + [joined]
+    if any(small) and jax.sharding.get_abstract_mesh().empty:
+        xs, ys = zip(*itertools.compress(pairs, small), strict=True)
+        others = itertools.compress(pairs, [not one for one in small])
+        pairs = [*others, (_join(xs, dtype), _join(ys, dtype))]
     # Sums of products and not dots: on TPUs a float32 dot multiplies in bfloat16.
     sums = [jnp.sum(x.astype(dtype) * y.astype(dtype)) for x, y in pairs]
     # Without the barrier XLA repeats the additions in every kernel that needs their result.
@@ -124,6 +126,17 @@ def replicated(tree: chex.ArrayTree) -> chex.ArrayTree:
         return tree  # there is no mesh, or the caller places the arrays
     whole: chex.ArrayTree = lax.with_sharding_constraint(tree, PartitionSpec())
     return whole
+
+
+def shard_like(leaf: chex.Array, like: chex.Array) -> chex.Array:
+    """``leaf`` with the sharding of ``like``, where that is part of its type."""
+    return leaf if _on_no_mesh(like) else jax.sharding.reshard(leaf, jax.typeof(like).sharding)
+
+
+def _on_no_mesh(leaf: chex.Array) -> bool:
+    """Whether the type has no sharding: it has one on a mesh of explicit axes."""
+    mesh = jax.typeof(leaf).sharding.mesh
+    return bool(mesh.empty)
 
 
 def _join(leaves: Iterable[chex.Array], dtype: Any) -> chex.Array:

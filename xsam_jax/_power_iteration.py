@@ -73,7 +73,7 @@ def power_iteration(
         normals = jax.random.normal(key, (ends[-1],), _linalg.statistics_dtype(pair.vector))
         normals = _linalg.scale_to(1, normals)
         pieces = [
-            normals[begin:end].reshape(leaf.shape).astype(leaf.dtype)
+            _linalg.shard_like(normals[begin:end].reshape(leaf.shape), leaf).astype(leaf.dtype)
             for begin, end, leaf in zip(ends[:-1], ends[1:], leaves, strict=True)
         ]
         return _linalg.replicated(jax.tree.unflatten(treedef, pieces))

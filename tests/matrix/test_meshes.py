@@ -1,0 +1,52 @@
+"""Sharded parameters under `jax.jit`: the steps of one device, the state sharded like them."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from tests.matrix.methods import METHODS, every_method
+from tests.matrix.problem import assert_close, jit
+
+SPECS = {"kernel": P("data", None), "bias": P()}
+INIT = {"kernel": np.linspace(0.1, 1.2, 24).reshape(8, 3), "bias": np.linspace(-1, 1, 3)}
+
+
+def gradient(params: chex.ArrayTree) -> chex.ArrayTree:
+    return jax.tree.map(jnp.sin, params)  # elementwise: explicit axes want no advice
+
+
+def steps(name: str, params: chex.ArrayTree) -> tuple[chex.ArrayTree, Any]:
+    tx = METHODS[name].optimizer()
+
+    def step(carry: Any, _: None) -> tuple[Any, None]:
+        params, state = carry
+        updates, state = tx.update(gradient(params), state, params, grad_fn=gradient)
+        return (jax.tree.map(jnp.add, params, updates), state), None
+
+    found: tuple[Any, Any] = jax.lax.scan(step, (params, tx.init(params)), length=3)[0]
+    return found
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["set_mesh", "no set_mesh"])
+@pytest.mark.parametrize(
+    "axis_type", [AxisType.Auto, AxisType.Explicit], ids=lambda kind: kind.name
+)
+@every_method
+def test_sharded_parameters(name: str, axis_type: AxisType, known: bool) -> None:
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
+    shardings = {leaf: NamedSharding(mesh, spec) for leaf, spec in SPECS.items()}
+    sharded = jax.tree.map(jax.device_put, INIT, shardings)
+    with jax.set_mesh(mesh) if known else nullcontext():
+        params, state = jit(steps, static_argnums=0)(name, sharded)
+    assert_close((params, state), jit(steps, static_argnums=0)(name, INIT), atol=1e-6)
+    copies = [leaf for leaf in jax.tree.leaves(state) if leaf.shape == (8, 3)]
+    assert len(copies) >= METHODS[name].copies
+    for leaf in (params["kernel"], *copies):
+        assert leaf.sharding.is_equivalent_to(shardings["kernel"], 2)
