@@ -240,6 +240,7 @@ FUNCTIONS: list[tuple[Callable[..., Any], str, st.SearchStrategy[Any]]] = [
         "loss_fn",
         st.sampled_from([jnp.ones(2), jnp.ones((1, 1))]),
     ),
+    (lambda w: xsam_jax.mean_grad_fn(lambda w, x: 0.0, jnp.ones(2))(w), "params", no_params),
     (lambda f: curvature.hvp(f, W, W), "grad_fn", no_function),
     (lambda w: curvature.hvp(square, w, w), "params", no_params),
     (lambda v: curvature.hvp(square, W, v), "v", st.one_of(other_tree, no_gradient)),
@@ -274,6 +275,7 @@ FUNCTIONS: list[tuple[Callable[..., Any], str, st.SearchStrategy[Any]]] = [
     (lambda w: curvature.top_eigenpairs(square, W, which=w, key=KEY), "which", no_choice),
     (lambda v: curvature.top_eigenpairs(square, W, start=v, key=KEY), "start", no_gradient),
     (lambda w: curvature.top_eigenpairs(square, w, key=KEY), "params", no_params),
+    (lambda k: curvature.top_eigenpairs(square, W, key=k), "key", no_number),
 ]
 
 

@@ -27,7 +27,7 @@ def count(value: Any) -> None:
 
 
 def positive(value: Any) -> None:
-    _checks.positive("x", value)
+    _checks.constant("x", value, low=0.0, open_ends=True)
 
 
 def key(value: Any) -> None:
@@ -116,6 +116,16 @@ def test_a_traced_schedule_is_nan_outside_its_interval(low: float) -> None:
     assert jnp.isnan(jax.vmap(schedule)(outside)).all()
     unbounded = _checks.schedule("x", lambda x: x)
     assert jnp.isnan(jax.vmap(unbounded)(jnp.array([jnp.inf, jnp.nan, -0.1]))).all()
+
+
+@pytest.mark.parametrize("open_ends", [False, True])
+def test_a_traced_constant_is_nan_outside_its_interval(open_ends: bool) -> None:
+    constant = lambda x: _checks.constant("x", x, 0.5, 2.0, open_ends=open_ends)
+    found = jax.vmap(constant)(jnp.array([0.4, 0.6, 2.1, jnp.nan]))
+    np.testing.assert_array_equal(jnp.isnan(found), [True, False, True, True])
+    # A number of NumPy's would be as precise as itself in what it is multiplied with.
+    for value in (np.float64(1.5), jnp.array(1.5), 1.5):
+        assert type(constant(value)) is float
 
 
 def test_a_schedule_of_integers_is_float32() -> None:

@@ -56,14 +56,16 @@ def test_eigenvector_of_the_block() -> None:
     np.testing.assert_allclose(state.inner_state.eigenvalue, block_values[-1], rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["grad_fn", "curvature_grad_fn"])
 @pytest.mark.parametrize("raises", [True, False])
-def test_error_without_it_names_it(raises: bool) -> None:
+def test_error_without_it_names_it(raises: bool, name: str) -> None:
     params = quadratic.start(4)
     gradient = quadratic.grad_fn(jnp.eye(4)) if raises else lambda w: params
-    tx = optax.masked(xsam_jax.sam(), MASK)
+    masked = xsam_jax.masked_grad_fn(quadratic.grad_fn(jnp.eye(4)), params)
+    tx = optax.masked(xsam_jax.xsam(), MASK)
     with pytest.raises(Exception) as caught:  # noqa: PT011
-        tx.update(params, tx.init(params), params, grad_fn=gradient)
-    assert any("masked_grad_fn(grad_fn, params)" in note for note in caught.value.__notes__)
+        tx.update(params, tx.init(params), params, **{"grad_fn": masked, name: gradient})
+    assert any(f", {name}=xsam_jax.masked_grad_fn({name}" in n for n in caught.value.__notes__)
 
 
 def test_whole_trees_pass_through() -> None:

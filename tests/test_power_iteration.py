@@ -89,6 +89,12 @@ def test_seeds_and_start() -> None:
     start = quadratic.start(5, seed=9)
     scaled = jax.tree.map(lambda leaf: 1e-3 * leaf, start)
     np.testing.assert_allclose(vector(start=start), vector(start=scaled), rtol=1e-12)
+    inside = jax.jit(lambda: vector(start=start))()
+    np.testing.assert_allclose(inside, vector(start=start), rtol=1e-12)
+
+
+def test_a_start_whose_sum_overflows_its_dtype() -> None:
+    xsam_jax.power_iteration(start=jnp.ones(70_000, jnp.float16))
 
 
 @pytest.mark.parametrize("start", [None, [3.0, 4.0, 12.0]])

@@ -211,6 +211,15 @@ def test_zero_radius_keeps_the_state() -> None:
     chex.assert_trees_all_equal(after.eigenvector, state.eigenvector)
 
 
+def test_hyperparameters_of_numpy_leave_the_state_s_dtype() -> None:
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), quadratic.start(3))
+    tracker = xsam_jax.subspace(decay=np.float64(0.9), ridge=np.float64(0.1))
+    tx = xsam_jax.xsam(eigenvector=tracker)
+    state = tx.init(params)
+    _, after = tx.update(params, state, params, grad_fn=lambda w: w)
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
+
+
 @pytest.mark.parametrize(
     ("argument", "value"), [("size", 0), ("decay", 1.0), ("decay", 0), ("ridge", -1.0)]
 )

@@ -238,3 +238,24 @@ def test_a_gradient_that_is_the_same_on_all_devices_is_refused(
     tx = xsam_jax.sam(axis_name="data", per_device=per_device)
     with pytest.raises(ValueError, match=r"^updates must be .* own loss.*check_vma=False.*pcast"):
         on_two_devices(tx, style)
+
+
+def test_curvature_may_be_of_the_same_examples_on_all_devices() -> None:
+    x, y = problem_a.minibatch(0)
+    params = problem_a.tree("init")
+    gradient = jax.grad(lambda params: problem_a.loss(params, x, y))
+    tx = xsam_jax.xsam(axis_name="data")
+
+    def step(params: chex.ArrayTree) -> Any:
+        own = lambda at: gradient(jax.lax.pcast(at, "data", to="varying"))
+        return tx.update(
+            own(params), tx.init(params), params, grad_fn=own, curvature_grad_fn=gradient
+        )
+
+    mesh = jax.sharding.Mesh(jax.devices()[:2], ("data",))
+    _, state = jax.jit(jax.shard_map(step, mesh=mesh, in_specs=P(), out_specs=P()))(params)
+    plain = xsam_jax.xsam()
+    _, expected = jax.jit(
+        lambda params: plain.update(gradient(params), plain.init(params), params, grad_fn=gradient)
+    )(params)
+    chex.assert_trees_all_close(state, expected, rtol=1e-5)

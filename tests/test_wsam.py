@@ -1,6 +1,8 @@
 """WSAM between the base optimizer and beyond SAM."""
 
 import chex
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -23,6 +25,12 @@ def test_direction_is_a_line_through_the_two_gradients(gamma: float) -> None:
     direction = quadratic.flat(_update(xsam_jax.wsam(rho=0.3, gamma=gamma)))
     expected = g + gamma / (1 - gamma) * (g_adv - g)
     np.testing.assert_allclose(direction, expected, rtol=1e-12)
+
+
+def test_a_traced_gamma_out_of_range_gives_nan() -> None:
+    directions = jax.vmap(lambda gamma: quadratic.flat(_update(xsam_jax.wsam(gamma=gamma))))
+    found = np.isfinite(directions(jnp.array([0.5, -0.5, 1.5, jnp.nan]))).all(axis=1)
+    np.testing.assert_array_equal(found, [True, False, False, False])
 
 
 @pytest.mark.parametrize("gamma", [0, 0.2, 0.8])

@@ -30,7 +30,8 @@ def mean_grad_fn(
       for float64 parameters.
 
     Raises:
-      TypeError: ``loss_fn`` is not a function, or ``batches`` holds something that is no array.
+      TypeError: ``loss_fn`` is not a function, or ``batches`` holds something that is no array; or,
+        when the gradient is taken, a parameter is not real and floating-point.
       ValueError: ``batches`` has no arrays, or leading axes that differ or are empty; or, when the
         gradient is taken, the loss is not a scalar.
 
@@ -59,6 +60,8 @@ def mean_grad_fn(
         return value
 
     def grad_fn(params: chex.ArrayTree) -> chex.ArrayTree:
+        _checks.real("params", params)
+
         def add(total: chex.ArrayTree, batch: chex.ArrayTree) -> tuple[chex.ArrayTree, None]:
             grads = channels_last(jax.grad(scalar_loss))(params, batch)
             return _linalg.cast_like(_linalg.combine((1, total), (1, grads)), total), None

@@ -24,7 +24,7 @@ def angle(grads: chex.ArrayTree, v: chex.ArrayTree, *, layerwise: bool = False) 
       layerwise: Normalise each leaf of ``grads`` first.
 
     Returns:
-      Degrees in [0, 180], a scalar of float32 or float64; 90 if ``grads`` is zero.
+      Degrees in [0, 180], a scalar of float32 or float64; 90 if one of the two is zero, 0 if both.
 
     Raises:
       ValueError: ``v`` is not a tree like ``grads``.

@@ -36,12 +36,33 @@ def schedule(
                 number(f"the value of the schedule {name}", result, low, high, _TOLERANCE)
             return result
         number(f"the value of the schedule {name}", result, low, high)
-        if not jnp.issubdtype(result.dtype, jnp.floating):
-            result = result.astype(jnp.float32)
-        allowed = (result >= low - _TOLERANCE) & (result <= high + _TOLERANCE)
-        return jnp.where(allowed & jnp.isfinite(result), result, jnp.nan)
+        return _or_nan(result, low, high)
 
     return checked
+
+
+def constant(
+    name: str, value: Any, low: float, high: float = math.inf, *, open_ends: bool = False
+) -> Any:
+    """A checked hyperparameter that is no schedule, as a Python number or as the traced one it is.
+
+    Out of range a traced one becomes NaN, as in `schedule`; there open ends count as closed.
+    """
+    number(name, value, low, high)
+    if isinstance(value, jax.core.Tracer):
+        return _or_nan(value, low, high)
+    if open_ends and not low < value < high:
+        allowed = f"> {low:g}" if high == math.inf else f"in ({low:g}, {high:g})"
+        raise ValueError(f"{name} must be a number {allowed}, got {value!r}")
+    # A NumPy number would make what it is multiplied with as precise as itself.
+    return float(value)
+
+
+def _or_nan(value: chex.Array, low: float, high: float) -> chex.Array:
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        value = value.astype(jnp.float32)
+    allowed = (value >= low - _TOLERANCE) & (value <= high + _TOLERANCE)
+    return jnp.where(allowed & jnp.isfinite(value), value, jnp.nan)
 
 
 def number(
@@ -70,13 +91,6 @@ def _is_real_number(value: Any) -> bool:
         return True  # whatever its size
     dtype = value.dtype
     return bool(jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating))
-
-
-def positive(name: str, value: Any) -> None:
-    """Raises unless ``value`` is a finite real scalar > 0."""
-    number(name, value, low=0)
-    if not isinstance(value, jax.core.Tracer) and value == 0:
-        raise ValueError(f"{name} must be a number > 0, got {value!r}")
 
 
 def function(name: str, value: Any, allowed: str) -> None:

@@ -62,7 +62,8 @@ def top_eigenpairs(
       `Eigenpairs`; NaN only if the Hessian's products are.
 
     Raises:
-      TypeError: ``k`` or ``num_matvecs`` is not an integer; `hvp` does not take ``grad_fn``.
+      TypeError: ``k`` or ``num_matvecs`` is not an integer, ``key`` is no random key, or `hvp` does
+        not take ``grad_fn``.
       ValueError: ``k``, ``num_matvecs`` or ``which`` is out of range, or ``start`` is no tree like
         the parameters.
 
@@ -78,6 +79,7 @@ def top_eigenpairs(
     _checks.integer("k", k, 1)
     _checks.integer("num_matvecs", num_matvecs, 1)
     _checks.choice("which", which, ("LA", "LM"))
+    _checks.key("key", key)
     if start is not None:
         _checks.real("start", start)
         _checks.same_tree("start", start, params)

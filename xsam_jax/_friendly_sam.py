@@ -61,14 +61,15 @@ def friendly_sam(
     """
     radius = _checks.schedule("rho", rho)
     share = _checks.schedule("sigma", sigma)
-    _checks.number("decay", decay, low=0.0, high=1.0)
+    decay = _checks.constant("decay", decay, low=0.0, high=1.0)
 
     def init(params: chex.ArrayTree) -> FriendlySAMState:
         return FriendlySAMState(jnp.zeros([], jnp.int32), _linalg.zeros_like(params))
 
     def ascent(step: Ascent, state: FriendlySAMState) -> tuple[_linalg.Scaled, FriendlySAMState]:
         noise = _linalg.combine((1, step.own), (-share(state.count), state.mean))
-        kept = jnp.where(state.count == 0, 0, decay)
+        # Not by the count, which goes on in a step that is not finite.
+        kept = jnp.where(_linalg.vdot(state.mean, state.mean) == 0, 0, decay)
         mean = _linalg.combine((kept, state.mean), (1 - kept, step.grads))
         mean = _linalg.cast_like(mean, state.mean)
         return _linalg.scaled_to(radius(state.count), noise), state._replace(mean=mean)

@@ -49,8 +49,9 @@ def tridiagonalize(
     if start is None:
         start = random
     else:
+        start = start.astype(dtype)  # in float16 its norm may be infinite
         norm = jnp.linalg.norm(start)
-        start = jnp.where((norm > 0) & jnp.isfinite(norm), start.astype(dtype), random)
+        start = jnp.where((norm > 0) & jnp.isfinite(norm), start, random)
 
     def step(
         i: chex.Array, carry: tuple[chex.Array, chex.Array, chex.Array, chex.Array]

@@ -10,9 +10,9 @@ from xsam_jax import _checks
 from xsam_jax._hvp import GradFn
 
 MASKED_NOTE = (
-    "The transformation stands inside optax.masked or optax.partition, so it hands grad_fn "
+    "The transformation stands inside optax.masked or optax.partition, so it hands {name} "
     "parameters with optax.MaskedNode in place of the others: give "
-    "update(..., grad_fn=xsam_jax.masked_grad_fn(grad_fn, params))"
+    "update(..., {name}=xsam_jax.masked_grad_fn({name}, params))"
 )
 
 

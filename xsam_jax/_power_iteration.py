@@ -1,7 +1,5 @@
 """Power iteration on Hessian-vector products."""
 
-import math
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -58,9 +56,11 @@ def power_iteration(
     if start is not None:
         _checks.real("start", start)
         leaves = jax.tree.leaves(start)
-        known = not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
-        if known and not 0 < sum(float(jnp.sum(jnp.abs(leaf))) for leaf in leaves) < math.inf:
-            raise ValueError(f"start must be finite and not zero, got {start!r}")
+        if not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+            # By NumPy: inside of jax.jit nothing that JAX computes has a value.
+            sizes = [np.max(np.abs(leaf), initial=0) for leaf in leaves]
+            if not (np.isfinite(sizes).all() and np.any(sizes)):
+                raise ValueError(f"start must be finite and not zero, got {start!r}")
 
     def cold(pair: Eigenpair, count: chex.Array) -> chex.ArrayTree:
         """The vector, of norm one, that a refresh starts from anew."""

@@ -74,10 +74,8 @@ def subspace(size: int = 4, *, decay: float = 0.98, ridge: float = 0.2) -> Track
       >>> tx = xsam_jax.xsam(eigenvector=xsam_jax.subspace())
     """
     _checks.integer("size", size, low=1)
-    _checks.positive("ridge", ridge)
-    _checks.positive("decay", decay)
-    if not isinstance(decay, jax.core.Tracer) and decay >= 1:
-        raise ValueError(f"decay must be a number in (0, 1), got {decay!r}")
+    ridge = _checks.constant("ridge", ridge, low=0.0, open_ends=True)
+    decay = _checks.constant("decay", decay, low=0.0, high=1.0, open_ends=True)
 
     def init(params: chex.ArrayTree) -> Eigenpair:
         dtype = _linalg.statistics_dtype(params)

@@ -1,6 +1,6 @@
 """WSAM, coupled with the base optimizer and decoupled from it."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -130,8 +130,9 @@ def wsam_decoupled(
     )
 
 
-def _sharpness_weight(gamma: float) -> float:
+def _sharpness_weight(gamma: chex.Numeric) -> Any:
     _checks.number("gamma", gamma, low=0.0)
     if not isinstance(gamma, jax.core.Tracer) and gamma >= 1:
         raise ValueError(f"gamma must be a number in [0, 1), got {gamma!r}")
+    gamma = _checks.constant("gamma", gamma, low=0.0, high=1.0)
     return gamma / (1 - gamma)

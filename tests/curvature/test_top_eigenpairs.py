@@ -65,6 +65,17 @@ class TestTopEigenpairs:
         with pytest.raises(ValueError, match="start must have the shapes of params"):
             eigenpairs_of(matrix, start=np.ones(size + 1))
 
+    def test_a_start_whose_norm_overflows_its_dtype(self) -> None:
+        """Else it would be as if there were none."""
+        size = 100_000  # norm 316, its square above what float16 holds
+        grad_fn = lambda w: jnp.full_like(w, jnp.mean(w))  # its eigenvector: ones
+        start = jnp.ones(size, jnp.float16)
+        params = jnp.zeros(size, jnp.float32)
+        pairs = curvature.top_eigenpairs(
+            grad_fn, params, num_matvecs=1, start=start, key=jax.random.key(0)
+        )
+        np.testing.assert_allclose(pairs.values, [1], rtol=1e-5)
+
     @pytest.mark.parametrize(("net", "which"), [(mlp, "LM"), (convnet, "LA")])
     def test_dense_hessian_of_a_net(self, net: Any, which: str) -> None:
         loss, params, hessian = problem(net)
