@@ -1,6 +1,7 @@
 """What a user can put right is told in one sentence, without a traceback."""
 
 import io
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -48,6 +49,9 @@ def command_line(options: Any, program: str, description: str | None = None) -> 
     Raises:
         UserError: It is wrong; of tyro's box the first paragraph.
     """
+    if description is not None:
+        # It joins the lines of a paragraph: a command becomes one of its own.
+        description = re.sub(r"\n+(?=python -m)", "\n\n", description)
     said = io.StringIO()
     try:
         with redirect_stderr(said):

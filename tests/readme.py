@@ -8,6 +8,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
 README = " ".join((ROOT / "README.md").read_text().split())
 COST = " ".join((ROOT / "docs" / "cost.md").read_text().split())
+RECIPES = " ".join((ROOT / "docs" / "recipes.md").read_text().split())
 
 
 def says(sentence: str, *measured: float, text: str = README) -> None:

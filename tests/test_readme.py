@@ -6,20 +6,27 @@ import re
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 
 from tests.readme import ROOT
 
 README = (ROOT / "README.md").read_text()
 COST = (ROOT / "docs" / "cost.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+BLOCKS = {
+    f"{file.stem} {i}": block
+    for file in (ROOT / "README.md", ROOT / "docs" / "recipes.md")
+    for i, block in enumerate(re.findall(r"```python\n(.*?)```", file.read_text(), re.DOTALL))
+}
 SPEED = sorted((ROOT / "results" / "speed").glob("*.json"))
 
 
-@pytest.mark.parametrize("index", range(len(BLOCKS)))
-def test_block_runs(index: int) -> None:
+@pytest.mark.parametrize("block", BLOCKS)
+def test_block_runs(block: str) -> None:
     namespace: dict[str, Any] = {}
-    exec(compile(BLOCKS[index], f"README block {index}", "exec"), namespace)
+    # What a user has; Flax promotes dtypes and ranks.
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        exec(compile(BLOCKS[block], block, "exec"), namespace)
 
 
 def test_tracking_is_from_the_measured_table() -> None:

@@ -6,9 +6,13 @@ import re
 from statistics import mean
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
+import xsam_jax
 from experiments.config import TrainConfig
 from experiments.speed.steps import BASELINE, BETWEEN, FAST_SGD, PARTS, QUARTER, REFRESH
-from tests.readme import COST, RESULTS, ROOT, ends, says
+from tests.readme import COST, RECIPES, RESULTS, ROOT, ends, says
 
 WORDS = {5: "five", 10: "ten"}
 
@@ -186,7 +190,45 @@ def test_convolutions_on_cpu() -> None:
     for name in IMAGES:
         found = steps(name)
         ratios.append(found[FAST_SGD]["ratio"] / found["sgd"]["ratio"])
-    says("takes # of its time on the six-layer CNN and # on ResNet-18", *ratios)
+    says("takes # of its time on the six-layer CNN and # on ResNet-18", *ratios, text=RECIPES)
+
+
+def test_perturbation_in_bfloat16() -> None:
+    def rounded(dtype: Any) -> tuple[float, float, float]:
+        keys = jax.random.split(jax.random.key(0))
+        w, g = (jax.random.normal(key, (10**7,), jnp.float32) for key in keys)
+        w, g = (0.03 * w).astype(dtype), g.astype(dtype)
+        tx = xsam_jax.sam(rho=0.05)
+        there, _ = tx.update(g, tx.init(w), w, grad_fn=lambda perturbed: perturbed)
+        e, g = there.astype(jnp.float32) - w.astype(jnp.float32), g.astype(jnp.float32)
+        return norm(e), float(xsam_jax.curvature.angle(g, e)), float(jnp.mean(e != 0))
+
+    norm = lambda x: float(jnp.linalg.norm(x))
+    length, degrees, moved = rounded(jnp.bfloat16)
+    says("rounding leaves #, at an angle of # degrees", length, degrees, text=RECIPES)
+    assert moved < 0.5
+    length, degrees, moved = rounded(jnp.float32)
+    assert (round(length, 3), round(degrees)) == (0.05, 0)
+    assert moved > 0.99
+
+
+def test_learning_rates() -> None:
+    ratios: dict[str, list[float]] = {}
+    for name in ("digits", "digits_again", "fashion_small"):
+        lines = map(json.loads, (RESULTS / name / "results.jsonl").read_text().splitlines())
+        found = {
+            (config["model"], config["method"]): config["learning_rate"]
+            for line in lines
+            if line["stage"] == "final"
+            for config in [line["config"]]
+        }
+        for model in {model for model, _ in found}:
+            ratios.setdefault(model, []).append(found[model, "xsam"] / found[model, "sam"])
+    assert ratios["resnet8"] == [1]
+    says(
+        "the best one was # to # times SAM's for an MLP and a small CNN, and the same for ResNet-8",
+        *ends([*ratios["mlp"], *ratios["small_cnn"]]),
+    )
 
 
 def test_time_on_a_gpu() -> None:

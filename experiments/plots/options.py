@@ -107,5 +107,5 @@ def size_of_runs(options: FigureOptions) -> str:
     return (
         f"{options.model} on {options.dataset}, {images} training images, "
         f"{epochs} epoch{'s' if epochs > 1 else ''}, batch size {options.batch_size}, "
-        f"{seeds} {', '.join(map(str, options.seeds))}"
+        f"learning rate {options.learning_rate:g}, {seeds} {', '.join(map(str, options.seeds))}"
     )

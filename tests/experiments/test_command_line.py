@@ -53,6 +53,21 @@ def test_unknown_method(
     assert "nonsense" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["speed.__main__", "lambda_max", "benchmark.__main__"])
+def test_help_has_every_command_on_a_line(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = importlib.import_module(f"experiments.{name}")
+    monkeypatch.setattr(sys, "argv", ["program", "--help"])
+    with pytest.raises(SystemExit):
+        program.main()
+    said = capsys.readouterr().out.splitlines()
+    commands = [line for line in said if line.startswith("python -m experiments.")]
+    documented = (program.__doc__ or "").count("\npython -m experiments.")
+    assert len(commands) == documented >= 3
+    assert all(line.count("python -m") == 1 for line in commands)
+
+
 def test_missing_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit) as stopped:
