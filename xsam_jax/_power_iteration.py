@@ -23,7 +23,9 @@ def power_iteration(
 
     Steps 1, ``every + 1``, ``2 * every + 1``, ... repeat ``v <- Hv / ||Hv||`` ``iters`` times, H
     the Hessian of the step's mini-batch at the unperturbed parameters. It finds the eigenvalue of
-    largest magnitude. A refresh in which a product is zero or not finite is dropped.
+    largest magnitude. A refresh in which a product is zero or not finite is dropped, and so is one
+    in a step whose gradients are not finite; the next comes ``every`` steps later. Outside of
+    `jax.jit` every step compiles its refresh anew.
 
     The eigenvalue is the Rayleigh quotient ``<v, Hv>`` of the last product, so it belongs to the
     vector before the last iteration: one for the new vector would cost another product.

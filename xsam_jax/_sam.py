@@ -19,6 +19,9 @@ def sam(
     (Eq. 4). With ``adaptive`` it is ASAM, whose ball is stretched by the size of every parameter:
     ``rho * w**2 * g / ||w * g||``.
 
+    The perturbed parameters have the parameters' dtype. In bfloat16 rounding takes most of a small
+    perturbation away (``docs/recipes.md``): keep float32 parameters and cast them in the loss.
+
     Args:
       rho: radius of the ball, >= 0, or a schedule ``count -> radius``.
       adaptive: use ASAM's norm.
