@@ -216,7 +216,7 @@ def main() -> None:
         if given.count:
             print(module, sum(1 for _ in mutants(ROOT / "xsam_jax" / f"{module}.py")))
             continue
-        tests = shlex.split(CONFIG["tests"][module])
+        tests = shlex.split(" ".join(CONFIG["tests"][module].split()))
         check(module, tests)
         run(module, tests, given.again, given.share)
 

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 
 import xsam_jax
 from experiments.config import TrainConfig
-from experiments.speed.steps import BASELINE, BETWEEN, FAST_SGD, PARTS, QUARTER, REFRESH
-from tests.readme import COST, RECIPES, RESULTS, ROOT, ends, says
+from tests.readme import RECIPES, RESULTS, ROOT, ends, says
 
 WORDS = {5: "five", 10: "ten"}
 
@@ -92,105 +91,46 @@ def test_angles() -> None:
         100 * sum(float(row[kind]) >= 80 for row in angles) / len(angles)
         for kind in ("plain", "layerwise")
     ]
-    says("Fig. 1, # measurements, #% of the plain and #% of the layerwise", len(angles), *shares)
+    says("of # angles #% of the plain and #% of the layerwise lay", len(angles), *shares)
 
 
-def test_figures_2_to_4() -> None:
-    says("one or two seeds")
-    for file in ("curves", "alpha", "angle", "spectrum"):
-        assert len({row["seed"] for row in rows(f"figures/{file}.csv")}) in (1, 2)
-    says("in Fig. 2 and 3 X-SAM's largest eigenvalue ends above SAM's")
-    last = {
-        (row["method"], row["seed"]): float(row["lambda_max"]) for row in rows("figures/curves.csv")
-    }
-    top = {
-        row["method"]: float(row["eigenvalue"])
-        for row in rows("figures/spectrum.csv")
-        if row["index"] == "1"
-    }
-    assert top["xsam"] > top["sam"]
-    assert all(last["xsam", seed] > last["sam", seed] for seed in ("0", "1"))
-    says("in Fig. 4 alphas differ by less than the seeds of one alpha")
-    accuracies: dict[tuple[str, str], list[float]] = {}
-    for row in rows("figures/alpha.csv"):
-        if row["alpha"]:
-            key = row["method"], row["alpha"]
-            accuracies.setdefault(key, []).append(float(row["test_accuracy"]))
-    means = [mean(found) for found in accuracies.values()]
-    assert max(means) - min(means) < max(max(found) - min(found) for found in accuracies.values())
+def by_method(file: str, value: str, *keys: str, **chosen: str) -> dict[Any, float]:
+    """Means over the seeds of the rows of a figure."""
+    found: dict[Any, list[float]] = {}
+    for row in rows(f"figures/{file}.csv"):
+        if all(row[name] == wanted for name, wanted in chosen.items()):
+            found.setdefault(tuple(row[key] for key in ("method", *keys)), []).append(
+                float(row[value])
+            )
+    assert {len(values) for values in found.values()} == {3}
+    return {key if keys else key[0]: mean(values) for key, values in found.items()}
 
 
-def speed(platform: str) -> dict[str, Any]:
-    """What was measured there, by network."""
-    return {
-        file.stem.split("-")[1]: json.loads(file.read_text())
-        for file in (RESULTS / "speed").glob(f"{platform}-*.json")
-    }
-
-
-SPEED, GPU = speed("cpu"), speed("gpu")
-# With one round there are no quartiles: its table says how large a step can be, not how fast.
-COMPARED = {name: record for name, record in SPEED.items() if record["rounds"] > 1}
-FREE = ("sam", "xsam, oja", "xsam, subspace")
-
-
-def steps(name: str, measured: dict[str, Any] = SPEED) -> dict[str, Any]:
-    return {row["name"]: row for row in measured[name]["rows"]}
-
-
-def memory_mib(name: str) -> dict[str, float]:
-    rows = steps(name).items()
-    return {step: row["compiled"]["temporary_mib"] for step, row in rows if row["compiled"]}
-
-
-def mean_ratio(name: str, measured: dict[str, Any] = SPEED) -> float:
-    """Of a step of the paper's schedule to optax's SAM."""
-    found = steps(name, measured)
-    return (99 * found[BETWEEN]["ratio"] + found[REFRESH]["ratio"]) / 100
-
-
-IMAGES, TEXT = ("simple_cnn", "resnet18"), "transformer"
-
-
-def test_time_of_a_step() -> None:
-    assert COMPARED.keys() == {*IMAGES, TEXT}
-
-    def free(*names: str) -> tuple[float, float]:
-        return ends(steps(name)[step]["ratio"] for name in names for step in FREE)
-
-    says("Hessian products, take # to # times the time of optax's SAM,", *free(*IMAGES))
-    says("on the transformer they take # to #.", *free(TEXT))
-    says("nothing beside it, # rounds", SPEED["resnet18"]["rounds"])
-    means = {name: mean_ratio(name) for name in COMPARED}
-    says(
-        "schedule takes # and # times as long on average on the two image networks and # on",
-        *(means[name] for name in (*IMAGES, TEXT)),
+def test_figures_2_and_3() -> None:
+    accuracy, sharpness = (
+        by_method("curves", value, epoch="10") for value in ("test_accuracy", "lambda_max")
     )
-    between = {name: steps(name)[BETWEEN]["ratio"] for name in COMPARED}
-    says("# to # for its refreshes", *ends(means[name] - between[name] for name in COMPARED))
-    says("# to # for a step between two", *ends(between.values()))
-
-
-def test_operations_of_a_product() -> None:
-    """Of the transformer: the image networks' counts leave out what a loop repeats."""
-    found = steps("transformer")
-    operations = {name: row["compiled"]["gigaflops"] for name, row in found.items()}
-    gradients = (operations[REFRESH] - operations[BASELINE]) / operations["sgd"]
-    says("a product is # gradients,", gradients, text=COST)
+    says("after ten epochs every method has # to #%", *ends(accuracy.values()))
+    forms = [value for method, value in sharpness.items() if method.startswith("xsam")]
+    assert len(forms) == 3
     says(
-        "in 100 steps are # of SAM's steps, and took #.",
-        5 * gradients / 2 / 100,
-        (found[REFRESH]["ratio"] - found[BETWEEN]["ratio"]) / 100,
-        text=COST,
+        "ends at #, SAM's at #, normalised SAM's at #, X-SAM's in its three forms at # to #,",
+        *(sharpness[method] for method in ("sgd", "sam", "normalized_sam")),
+        *ends(forms),
     )
+    for method, value in by_method("spectrum", "eigenvalue", index="1").items():
+        assert abs(value / sharpness[method] - 1) < 0.01
 
 
-def test_convolutions_on_cpu() -> None:
-    ratios = []
-    for name in IMAGES:
-        found = steps(name)
-        ratios.append(found[FAST_SGD]["ratio"] / found["sgd"]["ratio"])
-    says("takes # of its time on the six-layer CNN and # on ResNet-18", *ratios, text=RECIPES)
+def test_figure_4() -> None:
+    accuracy = by_method("alpha", "test_accuracy", "alpha")
+    printed, projector = (
+        [accuracy[method, alpha] for alpha in ("0", "0.1", "0.2", "0.4", "0.8")]
+        for method in ("xsam", "xsam_projector")
+    )
+    assert printed == sorted(printed, reverse=True)
+    says("X-SAM as printed falls from # to #% after five epochs", printed[0], printed[-1])
+    says("the projector stays at # to #%", *ends(projector))
 
 
 def test_perturbation_in_bfloat16() -> None:
@@ -229,93 +169,3 @@ def test_learning_rates() -> None:
         "the best one was # to # times SAM's for an MLP and a small CNN, and the same for ResNet-8",
         *ends([*ratios["mlp"], *ratios["small_cnn"]]),
     )
-
-
-def test_time_on_a_gpu() -> None:
-    def ratios(step: str) -> list[float]:
-        found = [steps(name, GPU).get(step) for name in GPU]
-        return [row["ratio"] for row in found if row]
-
-    networks = ("simple_cnn", "resnet18", "transformer_large")
-    assert GPU.keys() == set(networks)
-    milliseconds = [1e3 * steps(name, GPU)[BASELINE]["seconds"] for name in networks]
-    says("steps of # ms (CNN), # ms (ResNet-18) and # ms (the large", *milliseconds)
-    sam, oja, subspace = map(ratios, FREE)
-    between, whole = ratios(BETWEEN), [mean_ratio(name, GPU) for name in networks[:2]]
-    says("show what is not arithmetic: `sam` takes # to # times", *ends(sam))
-    says("X-SAM with `oja()` # to #, but on", *ends(oja))
-    says("`subspace()` # to # and the paper's schedule # to #.", *ends(subspace), *ends(whole))
-    over = [[ratio - 1 for ratio in found] for found in (oja, subspace, between)]
-    says(
-        "# to # of SAM's step for Oja's rule, # to # for", *ends(over[0]), *ends(over[1]), text=COST
-    )
-    says("refreshes takes # to # longer than SAM's:", *ends(over[2]), text=COST)
-    peak = GPU["transformer_large"]["peak_device_mib"] / 1024
-    says("took # GiB of the GPU at its peak", peak, text=COST)
-    cnn = steps("simple_cnn", GPU)
-    says(
-        "loses # where X-SAM loses #;",
-        cnn["eigen_sam, between"]["ratio"] - 1,
-        cnn[BETWEEN]["ratio"] - 1,
-        text=COST,
-    )
-
-
-def test_memory_of_a_step() -> None:
-    memory = memory_mib("resnet18")
-    reserved = sorted(
-        (memory_mib(name)[BETWEEN] / memory_mib(name)["sam"], name) for name in COMPARED
-    )
-    (least, _), *_, (most, where) = reserved
-    says("in each: # to # times SAM's, the most on ResNet-18", least, most)
-    assert where == "resnet18"
-    says("it is # times with the products of a quarter", memory[QUARTER] / memory["sam"])
-    times = {name: row["ratio"] for name, row in steps("resnet18").items()}
-    says(
-        "in four parts it is # times, and a refresh takes # times as long",
-        memory[PARTS] / memory["sam"],
-        times[PARTS] / times[REFRESH],
-    )
-    for name in COMPARED:
-        # Parameters, momentum and the batch.
-        copy = steps(name)["sgd"]["compiled"]["argument_mib"] / 2
-        memory = memory_mib(name)
-        for step in FREE:
-            assert memory[step] - memory[BASELINE] <= copy
-
-
-def test_compilation() -> None:
-    def range_of(*names: str) -> tuple[float, float]:
-        found = [
-            row["compiled"]["compile_seconds"] / steps(name)["sam"]["compiled"]["compile_seconds"]
-            for name in SPEED
-            for step, row in steps(name).items()
-            if step in names
-        ]
-        return ends(found)
-
-    says(
-        "# to # times `sam`'s with `oja()`, # to # with `subspace()` and # to # with the paper's",
-        *range_of("xsam, oja"),
-        *range_of("xsam, subspace"),
-        *range_of(REFRESH, BETWEEN),
-    )
-    own = {
-        name: steps(name)["sam"]["compiled"]["compile_seconds"]
-        / steps(name)[BASELINE]["compiled"]["compile_seconds"]
-        for name in SPEED
-    }
-    says("`sam`'s own takes up to # times that of optax's", max(own.values()))
-    assert max(own, key=lambda name: own[name]) in IMAGES
-
-
-def test_large_transformer() -> None:
-    found = steps("transformer_large")
-    says(
-        "takes # s with `xsam(eigenvector=oja())` on these two cores, SAM's # s, in # GiB",
-        found["xsam, oja"]["seconds"],
-        found["sam"]["seconds"],
-        SPEED["transformer_large"]["peak_resident_mib"] / 1024,
-    )
-    says("a process that holds four compiled steps' results")
-    assert len(found) == 4

@@ -240,6 +240,20 @@ def test_a_gradient_that_is_the_same_on_all_devices_is_refused(
         on_two_devices(tx, style)
 
 
+def test_a_summed_result_of_grad_fn_is_refused() -> None:
+    x, y = problem_a.minibatch(0)
+    gradient = jax.grad(lambda params: problem_a.loss(params, x, y))
+    tx = xsam_jax.sam(axis_name="data")
+
+    def step(params: chex.ArrayTree) -> Any:
+        own = gradient(jax.lax.pcast(params, "data", to="varying"))
+        return tx.update(own, tx.init(params), params, grad_fn=gradient)
+
+    mesh = jax.sharding.Mesh(jax.devices()[:2], ("data",))
+    with pytest.raises(ValueError, match=r"^the result of grad_fn must be .* own loss"):
+        jax.shard_map(step, mesh=mesh, in_specs=P(), out_specs=P())(problem_a.tree("init"))
+
+
 def test_curvature_may_be_of_the_same_examples_on_all_devices() -> None:
     x, y = problem_a.minibatch(0)
     params = problem_a.tree("init")
