@@ -3,7 +3,15 @@
 import json
 from typing import Any
 
-from experiments.speed.steps import BASELINE, BETWEEN, FAST_SGD, PARTS, QUARTER, REFRESH
+from experiments.speed.steps import (
+    BASELINE,
+    BETWEEN,
+    FAST_SGD,
+    PARTS,
+    QUARTER,
+    REFRESH,
+    memory_first,
+)
 from tests.readme import COST, RECIPES, RESULTS, ends, says
 
 
@@ -131,6 +139,30 @@ def test_memory_of_a_step() -> None:
         memory = memory_mib(name)
         for step in FREE:
             assert memory[step] - memory[BASELINE] <= copy
+
+
+def test_memory_first() -> None:
+    found = {name: (steps(name), memory_mib(name)) for name in (TEXT, "resnet18", "simple_cnn")}
+    less = [memory[memory_first("sam")] / memory["sam"] for _, memory in found.values()]
+    times = [
+        rows[memory_first("sam")]["ratio"] / rows["sam"]["ratio"] for rows, _ in found.values()
+    ]
+    assert f"{less[1]:.2f}" == f"{less[2]:.2f}"
+    says("needs # times its memory on a transformer", less[0], text=RECIPES)
+    says("scan, # on ResNet-18 and on the six-layer CNN", less[1], text=RECIPES)
+    says("and takes #, # and # times as long.", *times, text=RECIPES)
+    refresh, between = memory_first(REFRESH), memory_first(BETWEEN)
+    says("With it SAM needs # to # times its memory, and the", *ends(less))
+    says(
+        "schedule # to # times that of optax's SAM compiled",
+        *ends(memory[refresh] / memory[BASELINE] for _, memory in found.values()),
+    )
+    means = [
+        (99 * rows[between]["ratio"] + rows[refresh]["ratio"]) / 100 for rows, _ in found.values()
+    ]
+    says("in # to # times its time on average", *ends(means))
+    first, plain = (found[TEXT][1][name] for name in (memory_first("sam"), "sam"))
+    says("then needs # MiB in place of #,", first, plain, text=COST)
 
 
 def test_compilation() -> None:
