@@ -211,9 +211,9 @@ def main() -> None:
     """Run the command line."""
     with exit_on_user_error():
         command = command_line(_Command, "experiments.train")
-        resolved = resolve(command.config)
-        refuse_ignored(command.config)
         with joined(command.coordinator, command.num_processes, command.process_id):
+            resolved = everywhere(partial(resolve, command.config))
+            everywhere(partial(refuse_ignored, command.config))
             devices = everywhere(partial(choose, command.devices, fsdp=command.fsdp))
             writes = jax.process_index() == 0
             bar = progress_bar() if writes else nullcontext()
