@@ -1,13 +1,18 @@
 """The sets of values that arguments are taken from, at their bounds."""
 
 import math
+import re
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 from xsam_jax import _checks
 
@@ -27,7 +32,7 @@ def count(value: Any) -> None:
 
 
 def positive(value: Any) -> None:
-    _checks.constant("x", value, low=0.0, open_ends=True)
+    _checks.constant("x", value, low=0.0, ends="()")
 
 
 def key(value: Any) -> None:
@@ -118,14 +123,42 @@ def test_a_traced_schedule_is_nan_outside_its_interval(low: float) -> None:
     assert jnp.isnan(jax.vmap(unbounded)(jnp.array([jnp.inf, jnp.nan, -0.1]))).all()
 
 
-@pytest.mark.parametrize("open_ends", [False, True])
-def test_a_traced_constant_is_nan_outside_its_interval(open_ends: bool) -> None:
-    constant = lambda x: _checks.constant("x", x, 0.5, 2.0, open_ends=open_ends)
+@pytest.mark.parametrize("ends", ["[]", "()"])
+def test_a_traced_constant_is_nan_outside_its_interval(ends: str) -> None:
+    constant = lambda x: _checks.constant("x", x, 0.5, 2.0, ends=ends)
     found = jax.vmap(constant)(jnp.array([0.4, 0.6, 2.1, jnp.nan]))
     np.testing.assert_array_equal(jnp.isnan(found), [True, False, True, True])
     # A number of NumPy's would be as precise as itself in what it is multiplied with.
     for value in (np.float64(1.5), jnp.array(1.5), 1.5):
         assert type(constant(value)) is float
+
+
+def test_ends_of_a_constant_s_interval() -> None:
+    for ends in ("[]", "[)", "(]", "()"):
+        for value, end in ((0.5, ends[0]), (2.0, ends[1]), (1.0, "[")):
+            if end in "[]":
+                assert _checks.constant("x", value, 0.5, 2.0, ends) == value
+                continue
+            allowed = re.escape(f"{ends[0]}0.5, 2{ends[1]}")
+            with pytest.raises(ValueError, match=f"x must be a number in {allowed}, got "):
+                _checks.constant("x", value, 0.5, 2.0, ends)
+    with pytest.raises(ValueError, match="x must be a number > 0, got 0"):
+        _checks.constant("x", 0, 0.0, ends="()")
+
+
+@pytest.mark.parametrize(
+    ("axis_name", "right"), [("a", True), (("a", "b"), True), ("c", False), (("a", "c"), False)]
+)
+def test_what_varies_along_more_axes_varies_along_one(axis_name: Any, right: bool) -> None:
+    mesh = jax.make_mesh((2, 2, 2), ("a", "b", "c"), axis_types=(AxisType.Auto,) * 3)
+
+    @partial(jax.shard_map, mesh=mesh, in_specs=P(("a", "b")), out_specs=P(("a", "b")))
+    def check(x: jax.Array) -> jax.Array:
+        _checks.varying("x", {"leaf": x, "zero": jnp.zeros(2)}, axis_name)
+        return x
+
+    with nullcontext() if right else pytest.raises(ValueError, match="x must be the gradient of"):
+        check(jnp.ones(4))
 
 
 def test_a_schedule_of_integers_is_float32() -> None:

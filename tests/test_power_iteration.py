@@ -107,7 +107,9 @@ def test_one_product_gives_the_rayleigh_quotient_of_a_unit_vector(start: Any) ->
 @pytest.mark.parametrize("bad", [0.0, jnp.inf, jnp.nan])
 def test_a_start_without_direction(bad: float) -> None:
     with pytest.raises(ValueError, match="start must be finite and not zero"):
-        xsam_jax.power_iteration(start={"a": jnp.zeros(2), "b": jnp.array([0.0, bad])})
+        xsam_jax.power_iteration(
+            start={"a": jnp.zeros(2), "b": jnp.array([0.0, bad]), "empty": jnp.zeros(0)}
+        )
 
 
 def test_tree_of_float32_and_float64() -> None:

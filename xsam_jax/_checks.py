@@ -41,19 +41,14 @@ def schedule(
     return checked
 
 
-def constant(
-    name: str, value: Any, low: float, high: float = math.inf, *, open_ends: bool = False
-) -> Any:
+def constant(name: str, value: Any, low: float, high: float = math.inf, ends: str = "[]") -> Any:
     """A checked hyperparameter that is no schedule, as a Python number or as the traced one it is.
 
-    Out of range a traced one becomes NaN, as in `schedule`; there open ends count as closed.
+    Out of range a traced one becomes NaN, as in `schedule`; its open ends count as closed.
     """
-    number(name, value, low, high)
+    number(name, value, low, high, ends=ends)
     if isinstance(value, jax.core.Tracer):
         return _or_nan(value, low, high)
-    if open_ends and not low < value < high:
-        allowed = f"> {low:g}" if high == math.inf else f"in ({low:g}, {high:g})"
-        raise ValueError(f"{name} must be a number {allowed}, got {value!r}")
     # A NumPy number would make what it is multiplied with as precise as itself.
     return float(value)
 
@@ -66,14 +61,22 @@ def _or_nan(value: chex.Array, low: float, high: float) -> chex.Array:
 
 
 def number(
-    name: str, value: Any, low: float, high: float = math.inf, tolerance: float = 0.0
+    name: str,
+    value: Any,
+    low: float,
+    high: float = math.inf,
+    tolerance: float = 0.0,
+    ends: str = "[]",
 ) -> None:
-    """Raises unless ``value`` is a finite real scalar in ``[low, high]``.
+    """Raises unless ``value`` is a finite real scalar between ``low`` and ``high``.
 
-    A traced one (`optax.inject_hyperparams`, `jax.vmap` over a hyperparameter) has no value to
-    check.
+    ``ends`` are those of the interval: ``"()"`` leaves both out. A traced value
+    (`optax.inject_hyperparams`, `jax.vmap` over a hyperparameter) is none that could be checked.
     """
-    allowed = f"a number >= {low:g}" if high == math.inf else f"a number in [{low:g}, {high:g}]"
+    if high == math.inf:
+        allowed = f"a number {'>=' if ends[0] == '[' else '>'} {low:g}"
+    else:
+        allowed = f"a number in {ends[0]}{low:g}, {high:g}{ends[1]}"
     if isinstance(value, bool) or not (
         isinstance(value, (int, float, np.ndarray, np.generic, jax.Array))
         and np.ndim(value) == 0
@@ -82,7 +85,9 @@ def number(
         raise TypeError(f"{name} must be {allowed}, got {value!r}")
     if isinstance(value, jax.core.Tracer):
         return
-    if not (math.isfinite(value) and low - tolerance <= float(value) <= high + tolerance):
+    left_out = (ends[0] == "(" and value == low) or (ends[1] == ")" and value == high)
+    inside = low - tolerance <= float(value) <= high + tolerance
+    if left_out or not (inside and math.isfinite(value)):
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
 
 

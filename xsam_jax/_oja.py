@@ -37,7 +37,7 @@ def oja(rate: float = 0.3) -> Tracker:
       >>> import xsam_jax
       >>> tx = xsam_jax.xsam(eigenvector=xsam_jax.oja())
     """
-    rate = _checks.constant("rate", rate, low=0.0, open_ends=True)
+    rate = _checks.constant("rate", rate, low=0.0, ends="()")
 
     def after(step: Descent, pair: Eigenpair) -> Eigenpair:
         x, product = free_product(step)

@@ -74,8 +74,8 @@ def subspace(size: int = 4, *, decay: float = 0.98, ridge: float = 0.2) -> Track
       >>> tx = xsam_jax.xsam(eigenvector=xsam_jax.subspace())
     """
     _checks.integer("size", size, low=1)
-    ridge = _checks.constant("ridge", ridge, low=0.0, open_ends=True)
-    decay = _checks.constant("decay", decay, low=0.0, high=1.0, open_ends=True)
+    ridge = _checks.constant("ridge", ridge, low=0.0, ends="()")
+    decay = _checks.constant("decay", decay, low=0.0, high=1.0, ends="()")
 
     def init(params: chex.ArrayTree) -> Eigenpair:
         dtype = _linalg.statistics_dtype(params)

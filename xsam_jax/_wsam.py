@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple
 
 import chex
-import jax
 import jax.numpy as jnp
 import optax
 
@@ -131,8 +130,5 @@ def wsam_decoupled(
 
 
 def _sharpness_weight(gamma: chex.Numeric) -> Any:
-    _checks.number("gamma", gamma, low=0.0)
-    if not isinstance(gamma, jax.core.Tracer) and gamma >= 1:
-        raise ValueError(f"gamma must be a number in [0, 1), got {gamma!r}")
-    gamma = _checks.constant("gamma", gamma, low=0.0, high=1.0)
+    gamma = _checks.constant("gamma", gamma, low=0.0, high=1.0, ends="[)")
     return gamma / (1 - gamma)
