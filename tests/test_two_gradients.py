@@ -251,7 +251,9 @@ def test_a_summed_result_of_grad_fn_is_refused() -> None:
 
     mesh = jax.sharding.Mesh(jax.devices()[:2], ("data",))
     with pytest.raises(ValueError, match=r"^the result of grad_fn must be .* own loss"):
-        jax.shard_map(step, mesh=mesh, in_specs=P(), out_specs=P())(problem_a.tree("init"))
+        jax.eval_shape(
+            jax.shard_map(step, mesh=mesh, in_specs=P(), out_specs=P()), problem_a.tree("init")
+        )
 
 
 def test_curvature_may_be_of_the_same_examples_on_all_devices() -> None:
