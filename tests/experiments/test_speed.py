@@ -32,6 +32,7 @@ XSAM = [REFRESH, PARTS, BETWEEN, memory_first(BETWEEN)]
 @pytest.mark.slow
 def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:
     options = ["--model", "mlp", "--out", str(tmp_path), "--rounds", "2", "--epoch-steps", "2"]
+    options += ["--compilations", "1"]
     assert "--steps must be among sgd" in fails(main, [*options, "--steps", "adam"])
     assert "must be at least 1" in fails(main, [*options, "--rounds", "0"])
     message = fails(main, [*options, "--batch-size", "6", "--steps", PARTS])
