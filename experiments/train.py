@@ -20,11 +20,12 @@ import tyro
 from experiments import checkpoint
 from experiments.bad_steps import mean_of_good, no_end, report_bad_steps
 from experiments.checkpoint import Snapshot
-from experiments.config import ResolvedConfig, TrainConfig, refuse_ignored, resolve
+from experiments.config import ResolvedConfig, TrainConfig, resolve
 from experiments.curves import write_curves
 from experiments.devices import ONE_DEVICE, Devices, choose
 from experiments.errors import BadNumbers, command_line, exit_on_user_error
 from experiments.hosts import any_of, check_same, everywhere, first, joined
+from experiments.ignored import refuse_ignored
 from experiments.program import Observe, Program, program_of, start
 from experiments.progress import OnProgress, progress_bar, report_of
 from experiments.results import (

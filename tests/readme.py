@@ -1,8 +1,10 @@
 """What README's sentences say of a measurement, against the files that it was written to."""
 
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
@@ -24,3 +26,9 @@ def ends(values: Iterable[float]) -> tuple[float, float]:
     """The least and the largest."""
     found = sorted(values)
     return found[0], found[-1]
+
+
+def runs(name: str, stage: str = "final") -> list[dict[str, Any]]:
+    """Of a benchmark."""
+    lines = map(json.loads, (RESULTS / name / "results.jsonl").read_text().splitlines())
+    return [{**line["config"], **line["result"]} for line in lines if line["stage"] == stage]

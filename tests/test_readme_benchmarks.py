@@ -11,15 +11,9 @@ import pytest
 
 from experiments.benchmark.presets import PRESETS
 from experiments.report.statistics import LEVEL, holm, paired
-from tests.readme import RESULTS, ends, says
+from tests.readme import RESULTS, ends, runs, says
 
 VERDICTS = ("better", "worse", "not significant")
-
-
-def runs(name: str, stage: str = "final") -> list[dict[str, Any]]:
-    """Of a benchmark."""
-    lines = map(json.loads, (RESULTS / name / "results.jsonl").read_text().splitlines())
-    return [{**line["config"], **line["result"]} for line in lines if line["stage"] == stage]
 
 
 def of(runs: list[dict[str, Any]], value: str, **chosen: Any) -> dict[str, list[float]]:

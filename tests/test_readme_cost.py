@@ -38,10 +38,15 @@ def memory_mib(name: str) -> dict[str, float]:
     return {step: row["compiled"]["temporary_mib"] for step, row in rows if row["compiled"]}
 
 
-def mean_ratio(name: str, measured: dict[str, Any] = SPEED) -> float:
+def mean_ratio(
+    name: str,
+    measured: dict[str, Any] = SPEED,
+    refresh: str = REFRESH,
+    between: str = BETWEEN,
+) -> float:
     """Of a step of the paper's schedule to optax's SAM."""
     found = steps(name, measured)
-    return (99 * found[BETWEEN]["ratio"] + found[REFRESH]["ratio"]) / 100
+    return (99 * found[between]["ratio"] + found[refresh]["ratio"]) / 100
 
 
 IMAGES, TEXT = ("simple_cnn", "resnet18"), "transformer"
@@ -157,9 +162,7 @@ def test_memory_first() -> None:
         "schedule # to # times that of optax's SAM compiled",
         *ends(memory[refresh] / memory[BASELINE] for _, memory in found.values()),
     )
-    means = [
-        (99 * rows[between]["ratio"] + rows[refresh]["ratio"]) / 100 for rows, _ in found.values()
-    ]
+    means = [mean_ratio(name, refresh=refresh, between=between) for name in found]
     says("in # to # times its time on average", *ends(means))
     first, plain = (found[TEXT][1][name] for name in (memory_first("sam"), "sam"))
     says("then needs # MiB in place of #,", first, plain, text=COST)

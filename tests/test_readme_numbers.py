@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 import xsam_jax
 from experiments.config import TrainConfig
-from tests.readme import RECIPES, RESULTS, ROOT, ends, says
+from tests.readme import RECIPES, RESULTS, ROOT, ends, runs, says
 
 WORDS = {5: "five", 10: "ten"}
 
@@ -155,13 +155,7 @@ def test_perturbation_in_bfloat16() -> None:
 def test_learning_rates() -> None:
     ratios: dict[str, list[float]] = {}
     for name in ("digits", "digits_again", "fashion_small"):
-        lines = map(json.loads, (RESULTS / name / "results.jsonl").read_text().splitlines())
-        found = {
-            (config["model"], config["method"]): config["learning_rate"]
-            for line in lines
-            if line["stage"] == "final"
-            for config in [line["config"]]
-        }
+        found = {(run["model"], run["method"]): run["learning_rate"] for run in runs(name)}
         for model in {model for model, _ in found}:
             ratios.setdefault(model, []).append(found[model, "xsam"] / found[model, "sam"])
     assert ratios["resnet8"] == [1]

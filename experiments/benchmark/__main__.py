@@ -38,11 +38,10 @@ from experiments.benchmark.protocol import (
     tuning_runs,
 )
 from experiments.benchmark.runner import execute
-from experiments.config import DatasetName, Method, ModelName, resolve
+from experiments.config import DatasetName, Method, ModelName
 from experiments.errors import UserError, command_line, exit_on_user_error
 from experiments.plots.options import distinct, positive, seeds
 from experiments.report.render import write_report
-from experiments.results import identity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +132,7 @@ def run_benchmark(protocol: Protocol, out: Path, jobs: int) -> list[str]:
                 "key": run.key,
                 "stage": run.stage,
                 "revision": revision,
-                "config": identity(resolve(run.config).to_json()),
+                "config": run.fields,
                 **said,
             }
             store.append(out, line)
@@ -174,8 +173,8 @@ def missing(protocol: Protocol, stage: str, lines: list[Line], out: Path) -> lis
             tuning_runs(protocol, cell) if stage == "tuning" else final_runs(protocol, cell, lines)
         )
     ]
-    known = {but_for_the_seed(identity(resolve(run.config).to_json())) for run in planned}
-    of_plan = {cell_of({"config": vars(run.config)}) for run in planned}
+    known = {but_for_the_seed(run.fields) for run in planned}
+    of_plan = {run.cell for run in planned}
     for line in lines:
         here = line["stage"] == stage and cell_of(line) in of_plan
         if here and but_for_the_seed(line["config"]) not in known:
@@ -189,7 +188,7 @@ def missing(protocol: Protocol, stage: str, lines: list[Line], out: Path) -> lis
 
 
 def _name(run: Planned) -> str:
-    dataset, model, method = cell_of({"config": vars(run.config)})
+    dataset, model, method = run.cell
     return f"{method}, {model} on {dataset}, seed {run.config.seed} ({run.stage})"
 
 

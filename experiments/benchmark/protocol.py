@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from scipy.stats import qmc
 
 from experiments.config import DatasetName, Method, ModelName, TrainConfig, resolve
-from experiments.results import canonical
+from experiments.results import canonical, identity
 
 Stage = Literal["tuning", "final"]
 
@@ -55,6 +55,14 @@ class Protocol:
     """None: the learning rate and the radii of `TrainConfig`, which are the paper's."""
 
 
+class Cell(NamedTuple):
+    """A method on a network and a data set: what is tuned on its own."""
+
+    dataset: DatasetName
+    model: ModelName
+    method: Method
+
+
 class Planned(NamedTuple):
     """A run of a benchmark."""
 
@@ -67,13 +75,15 @@ class Planned(NamedTuple):
         fields = canonical(resolve(self.config))
         return hashlib.sha256(f"{self.stage} {fields}".encode()).hexdigest()[:16]
 
+    @property
+    def fields(self) -> dict[str, Any]:
+        """All that its numbers depend on, as its line has it."""
+        return identity(resolve(self.config).to_json())
 
-class Cell(NamedTuple):
-    """A method on a network and a data set: what is tuned on its own."""
-
-    dataset: DatasetName
-    model: ModelName
-    method: Method
+    @property
+    def cell(self) -> Cell:
+        """What it is a run of."""
+        return Cell(self.config.dataset, self.config.model, self.config.method)
 
 
 # A line of results.jsonl.

@@ -11,7 +11,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import IO, Any
 
-from experiments.benchmark.protocol import Planned, cell_of
+from experiments.benchmark.protocol import Planned
 from experiments.benchmark.worker import encode
 
 # (the run, what its worker said: a result or an error)
@@ -48,10 +48,7 @@ def execute(plan: Iterable[Planned], jobs: int, on_run: OnRun) -> None:
         on_run: Called after each run, from one thread at a time.
     """
     groups = [
-        list(group)
-        for _, group in itertools.groupby(
-            plan, key=lambda run: (run.stage, cell_of({"config": vars(run.config)}))
-        )
+        list(group) for _, group in itertools.groupby(plan, key=lambda run: (run.stage, run.cell))
     ]
     free: SimpleQueue[frozenset[int]] = SimpleQueue()
     for cores in slots(jobs):

@@ -4,8 +4,9 @@ from typing import Any, get_args
 
 import pytest
 
-from experiments.config import Method, TrainConfig, refuse_ignored, resolve
+from experiments.config import Method, TrainConfig, resolve
 from experiments.errors import UserError
+from experiments.ignored import refuse_ignored
 
 
 def test_paper_settings() -> None:
