@@ -56,15 +56,6 @@ def test_error_falls_by_the_spectral_ratio() -> None:
     np.testing.assert_allclose(tangents[2] / tangents[1], 0.5, rtol=1e-9)
 
 
-@pytest.mark.parametrize("every", [1, 2, 5])
-def test_refreshes_at_steps_1_and_every_p_after(every: int) -> None:
-    # A cold start from random vectors: a refresh is seen by a new vector.
-    states, _ = _run([4.0, 3.9, 3.8, 3.7, 3.6], steps=11, every=every, iters=1)
-    vectors = np.asarray(quadratic.flat_steps(states.eigenvector))
-    changed = [0, *(np.flatnonzero(np.any(np.diff(vectors, axis=0) != 0, axis=1)) + 1)]
-    assert changed == list(range(0, 11, every))
-
-
 def test_warm_start_goes_on_and_cold_start_begins_again() -> None:
     spectrum = [4.0, 3.5, 3.0, 2.0, 1.0]
     warm, vectors = _run(spectrum, steps=20, every=1, iters=1, warm_start=True)

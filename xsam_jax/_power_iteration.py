@@ -23,9 +23,9 @@ def power_iteration(
 
     Steps 1, ``every + 1``, ``2 * every + 1``, ... repeat ``v <- Hv / ||Hv||`` ``iters`` times, H
     the Hessian of the step's mini-batch at the unperturbed parameters. It finds the eigenvalue of
-    largest magnitude. A refresh in which a product is zero or not finite is dropped, and so is one
-    in a step whose gradients are not finite; the next comes ``every`` steps later. Outside of
-    `jax.jit` every step compiles its refresh anew.
+    largest magnitude. A refresh in which a product is zero or not finite is dropped; one in a step
+    whose gradients are not finite is made in the next step. Outside of `jax.jit` every step
+    compiles its refresh anew.
 
     The eigenvalue is the Rayleigh quotient ``<v, Hv>`` of the last product, so it belongs to the
     vector before the last iteration: one for the new vector would cost another product.
@@ -103,9 +103,7 @@ def power_iteration(
             return vector, quotient
 
         vector, value = lax.fori_loop(0, iters, iterate, (vector, pair.value))
-        # Zero or not a number once a product was.
-        good = (_linalg.norm(vector) > 0) & jnp.isfinite(value)
-        refreshed: Eigenpair = _linalg.select(good, pair._replace(vector=vector, value=value), pair)
-        return refreshed
+        # Zero or not a number once a product was: `periodic` drops it.
+        return pair._replace(vector=vector, value=value)
 
     return periodic(every, refresh)

@@ -24,7 +24,8 @@ class XSAMState(NamedTuple):
       eigenvalue: its eigenvalue, float32[]; how it is estimated is the tracker's.
       alignment: cosine of the angle between the gradient at the perturbed parameters and the
         eigenvector at the last step, float32[].
-      memory: what else the tracker keeps, empty for most.
+      memory: what else the tracker keeps: `power_iteration` the step count from which the next
+        refresh is due, int32[], `subspace` its basis, `oja` nothing.
     """
 
     count: chex.Array

@@ -54,11 +54,11 @@ def all_steps(work: Workload) -> dict[str, Step]:
 
     def step(
         tx: optax.GradientTransformation,
-        count: int = 0,
+        between: bool = False,
         curvature: Callable[[Any], GradFn] | None = None,
         grad: Callable[[chex.ArrayTree, Any], chex.ArrayTree] = plain,
     ) -> Step:
-        """``count`` steps were taken before; ``curvature`` of a batch is for Hessian products."""
+        """``between`` two refreshes or at the first; ``curvature`` of a batch is for products."""
         method = optax.with_extra_args_support(tx)
 
         def function(params: chex.ArrayTree, state: Any, batch: Any) -> Any:
@@ -72,8 +72,8 @@ def all_steps(work: Workload) -> dict[str, Step]:
             return optax.apply_updates(params, updates), state
 
         state = method.init(work.params)
-        if count:
-            state = optax.tree.set(state, count=jnp.asarray(count, jnp.int32))
+        if between:
+            state = optax.tree.set(state, count=jnp.int32(1), memory=jnp.int32(100))
         return Step(function, state)
 
     def chained(method: optax.GradientTransformation, *args: Any) -> Step:
@@ -92,13 +92,13 @@ def all_steps(work: Workload) -> dict[str, Step]:
         "wsam": chained(xsam_jax.wsam()),
         "wsam_decoupled": step(xsam_jax.wsam_decoupled(base(), 0.01)),
         "friendly_sam": chained(xsam_jax.friendly_sam()),
-        "eigen_sam, between": chained(xsam_jax.eigen_sam(), 1),
+        "eigen_sam, between": chained(xsam_jax.eigen_sam(), True),
         "xsam, oja": chained(xsam_jax.xsam(eigenvector=xsam_jax.oja())),
         "xsam, subspace": chained(xsam_jax.xsam(eigenvector=xsam_jax.subspace())),
         REFRESH: chained(xsam_jax.xsam()),
-        QUARTER: chained(xsam_jax.xsam(), 0, of_a_quarter),
-        PARTS: chained(xsam_jax.xsam(), 0, in_parts),
-        BETWEEN: chained(xsam_jax.xsam(), 1),
+        QUARTER: chained(xsam_jax.xsam(), False, of_a_quarter),
+        PARTS: chained(xsam_jax.xsam(), False, in_parts),
+        BETWEEN: chained(xsam_jax.xsam(), True),
     }
     if jax.default_backend() == "cpu":
         for name in ("sam", REFRESH, BETWEEN):

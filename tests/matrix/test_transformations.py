@@ -1,5 +1,6 @@
 """Under JAX's transformations, and for every dtype and tree."""
 
+import functools
 from typing import Any
 
 import chex
@@ -22,7 +23,7 @@ from tests.matrix.problem import (
 
 @every_method
 def test_vmap_over_seeds_and_rho(name: str) -> None:
-    """With init inside, the counts are not batched and a refresh stays a branch."""
+    """A refresh stays a branch, whether each has a step count of its own or all have one."""
 
     def run(scale: chex.Numeric, rho: chex.Numeric) -> chex.ArrayTree:
         tx = METHODS[name].optimizer(rho=rho)
@@ -41,10 +42,14 @@ def test_vmap_over_seeds_and_rho(name: str) -> None:
     for i in range(2):
         assert_close(at(i, batched), one(scales[i], radii[i]))
     assert_close(at(0, batched), undisturbed(name)[0])  # whose rho is not traced
-    jaxpr = str(jax.make_jaxpr(both)(scales, radii))
-    # jnp.diagonal has a branch for each platform.
-    branches = jaxpr.count("cond[") - jaxpr.count("branches_platforms=((")
-    assert (branches > 0) == (METHODS[name].products > 0)
+
+    tx = METHODS[name].optimizer()
+    params = jax.tree.map(lambda leaf: leaf[:, 0], batched)
+    each, states = jax.vmap(functools.partial(step, tx), (0, 0, None)), jax.vmap(tx.init)(params)
+    for jaxpr in (jax.make_jaxpr(both)(scales, radii), jax.make_jaxpr(each)(params, states, 0)):
+        # jnp.diagonal has a branch for each platform.
+        branches = str(jaxpr).count("cond[") - str(jaxpr).count("branches_platforms=((")
+        assert (branches > 0) == (METHODS[name].products > 0)
 
 
 @every_method
