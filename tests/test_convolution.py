@@ -1,7 +1,6 @@
 """channels_last: the same numbers, another layout."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import chex
@@ -11,7 +10,6 @@ import numpy as np
 import optax
 import pytest
 from jax import lax
-from jax.extend import core
 from jax.sharding import AxisType, PartitionSpec
 
 import xsam_jax
@@ -167,63 +165,6 @@ def test_layouts_in_the_lowered_program(platform: str) -> None:
         assert len(after) == len(before)
     else:
         assert after == before
-
-
-def _kernel_gradient(x: chex.Array, cotangent: chex.Array, **params: Any) -> chex.Array:
-    """Of a 3x3 convolution; every number of it sums the batch's pixels."""
-    channels = x.shape[-1] // params.get("feature_group_count", 1)
-    kernel = jnp.zeros((3, 3, channels, cotangent.shape[-1]), x.dtype)
-    return jax.vjp(lambda kernel: _conv(x, kernel, **params), kernel)[1](cotangent)[0]
-
-
-def _images(batch: int, dtype: Any) -> list[chex.Array]:
-    draw = np.random.default_rng(2).normal
-    return [jnp.asarray(draw(size=(batch, 28, 28, 2)), dtype) for _ in range(2)]
-
-
-def _parts(jaxpr: Any) -> list[int]:
-    """The numbers of parts in which sums are computed."""
-    lengths = [eqn.params["length"] for eqn in jaxpr.eqns if eqn.primitive.name == "scan"]
-    inner = (inner for eqn in jaxpr.eqns for inner in core.jaxprs_in_params(eqn.params))
-    return lengths + [length for jaxpr in inner for length in _parts(jaxpr)]
-
-
-FAST = xsam_jax.channels_last(_kernel_gradient)
-
-
-@pytest.mark.parametrize(("batch", "parts"), [(4, 1), (8, 2), (12, 2), (15, 1), (64, 16)])
-def test_long_sums_are_computed_in_parts(batch: int, parts: int) -> None:
-    args = _images(batch, jnp.float64)
-    assert _parts(jax.make_jaxpr(FAST)(*args).jaxpr) == ([] if parts == 1 else [parts])
-    expected = jax.jit(_kernel_gradient)(*args)
-    np.testing.assert_allclose(jax.jit(FAST)(*args), expected, rtol=1e-12, atol=1e-11)
-
-
-def test_sums_in_parts_are_for_the_cpu_alone() -> None:
-    args = _images(64, jnp.float32)
-    for fn, platform, loop in (
-        (FAST, "cpu", True),
-        (FAST, "cuda", False),
-        (_kernel_gradient, "cpu", False),
-    ):
-        lowered = jax.jit(fn).trace(*args).lower(lowering_platforms=(platform,))
-        assert ("stablehlo.while" in lowered.as_text()) == loop
-
-
-def test_sums_in_parts_are_float32_for_bfloat16() -> None:
-    x, cotangent = (images.astype(jnp.bfloat16) for images in _images(64, jnp.float32))
-    exact = _kernel_gradient(x.astype(jnp.float64), cotangent.astype(jnp.float64))
-    error = jnp.max(jnp.abs(jax.jit(FAST)(x, cotangent).astype(jnp.float64) - exact))
-    assert float(error / jnp.max(jnp.abs(exact))) < 2**-8
-
-
-def test_grouped_convolutions_and_those_in_a_mesh_are_whole() -> None:
-    args = _images(64, jnp.float32)
-    grouped = xsam_jax.channels_last(partial(_kernel_gradient, feature_group_count=2))
-    assert not _parts(jax.make_jaxpr(grouped)(*args).jaxpr)
-    with jax.set_mesh(jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))):
-        assert not _parts(jax.make_jaxpr(FAST)(*args).jaxpr)
-    assert _parts(jax.make_jaxpr(FAST)(*args).jaxpr) == [16]
 
 
 def test_composes_with_vmap_grad_and_structure() -> None:
