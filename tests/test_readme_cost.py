@@ -168,6 +168,24 @@ def test_memory_first() -> None:
     says("then needs # MiB in place of #,", first, plain, text=COST)
 
 
+def test_buffers_that_the_allocator_keeps() -> None:
+    def seconds(folder: str, name: str) -> float:
+        (file,) = (RESULTS / "allocator" / folder).glob(f"cpu-{name}-*.json")
+        (found,) = (
+            r["seconds"] for r in json.loads(file.read_text())["rows"] if r["name"] == "sam"
+        )
+        return float(found)
+
+    def ratios(name: str) -> tuple[float, float]:
+        return ends(seconds(f"kept{i}", name) / seconds(f"plain{i}", name) for i in (1, 2, 3))
+
+    says(
+        "then takes # to # of its time on the transformer, # to # on the six-layer CNN and # to # on",
+        *(end for name in (TEXT, *IMAGES) for end in ratios(name)),
+        text=RECIPES,
+    )
+
+
 def test_compilation() -> None:
     def range_of(*names: str) -> tuple[float, float]:
         found = [
