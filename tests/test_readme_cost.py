@@ -180,7 +180,7 @@ def test_buffers_that_the_allocator_keeps() -> None:
         return ends(seconds(f"kept{i}", name) / seconds(f"plain{i}", name) for i in (1, 2, 3))
 
     says(
-        "then takes # to # of its time on the transformer, # to # on the six-layer CNN and # to # on",
+        "takes # to # of its time on the transformer, # to # on the six-layer CNN and # to #",
         *(end for name in (TEXT, *IMAGES) for end in ratios(name)),
         text=RECIPES,
     )
