@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from xsam_jax import _linalg
+
 Schedule = Callable[[chex.Numeric], chex.Numeric]
 ScalarOrSchedule: TypeAlias = float | chex.Array | Schedule
 
@@ -182,11 +184,11 @@ def varying(name: str, tree: Any, axis_name: str | tuple[str, ...] | None) -> No
     With ``check_vma=True``, its default, JAX sums the gradient at parameters that are the same on
     all devices, and the mean of that sum would still be the sum.
     """
-    if axis_name is None or not _varies(lax.axis_index(axis_name)):
+    if axis_name is None or not _linalg.varying_axes(lax.axis_index(axis_name)):
         return  # no axis, or shard_map was told not to look
     leaves = jax.tree.leaves(tree)
     names = {axis_name} if isinstance(axis_name, str) else {*axis_name}
-    if leaves and not any(names <= _varies(leaf) for leaf in leaves):
+    if leaves and not any(names <= _linalg.varying_axes(leaf) for leaf in leaves):
         raise ValueError(
             f"{name} must be the gradient of each device's own loss with axis_name={axis_name!r}, "
             "got one that is the same on all devices, for with check_vma=True jax.shard_map sums "
@@ -194,9 +196,3 @@ def varying(name: str, tree: Any, axis_name: str | tuple[str, ...] | None) -> No
             f"jax.lax.pcast(params, {axis_name!r}, to='varying'); if the loss averages over the "
             "devices itself, leave axis_name out"
         )
-
-
-def _varies(array: Any) -> frozenset[str]:
-    """The axes of `jax.shard_map` along which an array may differ, where that is known."""
-    axes: frozenset[str] = jax.typeof(array).manual_axis_type.varying
-    return axes

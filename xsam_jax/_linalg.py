@@ -128,6 +128,26 @@ def replicated(tree: chex.ArrayTree) -> chex.ArrayTree:
     return whole
 
 
+def varying_axes(*trees: chex.ArrayTree) -> frozenset[str]:
+    """The axes of `jax.shard_map` along which a leaf may differ, where JAX knows them."""
+    leaves = jax.tree.leaves(trees)
+    return frozenset().union(*(jax.typeof(leaf).manual_axis_type.varying for leaf in leaves))
+
+
+def varying_like(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
+    """``tree``, whose leaves may differ along all axes along which a leaf of ``like`` does.
+
+    It is a matter of types: what a loop or a branch starts from must have that of its result.
+    """
+    axes = varying_axes(like)
+
+    def cast(leaf: chex.Array) -> chex.Array:
+        missing = tuple(sorted(axes - varying_axes(leaf)))
+        return lax.pcast(leaf, missing, to="varying") if missing else leaf
+
+    return jax.tree.map(cast, tree) if axes else tree
+
+
 def shard_like(leaf: chex.Array, like: chex.Array) -> chex.Array:
     """``leaf`` with the sharding of ``like``, where that is part of its type."""
     return leaf if _on_no_mesh(like) else jax.sharding.reshard(leaf, jax.typeof(like).sharding)

@@ -83,7 +83,7 @@ def power_iteration(
     def refresh(step: Ascent, pair: Eigenpair, count: chex.Array) -> Eigenpair:
         if start is not None:
             _checks.same_tree("start", start, step.params)
-        vector = cold(pair, count)
+        vector = _linalg.varying_like(cold(pair, count), pair)
         if warm_start:
             known = _linalg.norm(pair.vector) > 0
             vector = _linalg.select(known, pair.vector, vector)

@@ -107,7 +107,8 @@ def two_gradients(
 
     def checked_init(params: chex.ArrayTree) -> Any:
         _checks.real("params", params)
-        return init(params)
+        state = init(params)
+        return _linalg.varying_like(state, params)._replace(count=state.count)
 
     def update(
         updates: chex.ArrayTree,

@@ -1,4 +1,4 @@
-"""Sharded parameters under `jax.jit`: the steps of one device, the state sharded like them."""
+"""On several devices: sharded parameters under `jax.jit`, and `jax.shard_map`."""
 
 from contextlib import nullcontext
 from typing import Any
@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from tests.matrix.methods import METHODS, every_method
-from tests.matrix.problem import assert_close, jit
+from tests.matrix.problem import assert_close, at, jit
 
 SPECS = {"kernel": P("data", None), "bias": P()}
 INIT = {"kernel": np.linspace(0.1, 1.2, 24).reshape(8, 3), "bias": np.linspace(-1, 1, 3)}
@@ -40,6 +40,7 @@ def steps(name: str, params: chex.ArrayTree) -> tuple[chex.ArrayTree, Any]:
 )
 @every_method
 def test_sharded_parameters(name: str, axis_type: AxisType, known: bool) -> None:
+    """The steps of one device, and a state that is sharded like the parameters."""
     mesh = jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
     shardings = {leaf: NamedSharding(mesh, spec) for leaf, spec in SPECS.items()}
     sharded = jax.tree.map(jax.device_put, INIT, shardings)
@@ -50,3 +51,21 @@ def test_sharded_parameters(name: str, axis_type: AxisType, known: bool) -> None
     assert len(copies) >= METHODS[name].copies
     for leaf in (params["kernel"], *copies):
         assert leaf.sharding.is_equivalent_to(shardings["kernel"], 2)
+
+
+@every_method
+def test_each_device_by_itself(name: str) -> None:
+    """For the check of `jax.shard_map`: all of the state but its count may differ between them."""
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+
+    def run(scale: chex.Array) -> tuple[chex.ArrayTree, Any]:
+        return steps(name, jax.tree.map(lambda leaf: scale * leaf, INIT))
+
+    def on_device(scales: chex.Array) -> tuple[chex.ArrayTree, Any]:
+        return jax.tree.map(lambda leaf: leaf[None], run(scales[0]))
+
+    scales = jnp.array([1.0, 0.5])
+    each = jax.shard_map(on_device, mesh=mesh, in_specs=P("data"), out_specs=P("data"))
+    found, one = jit(each)(scales), jit(run)
+    for i in range(2):
+        assert_close(at(i, found), one(scales[i]), atol=1e-6)
