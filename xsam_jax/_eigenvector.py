@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import chex
-import jax
 import jax.numpy as jnp
 from jax import lax
 
 from xsam_jax import _checks, _linalg
+from xsam_jax._branch import anywhere
 from xsam_jax._two_gradients import Ascent, Descent
 
 
@@ -119,7 +119,7 @@ def periodic(every: int, refresh: Callable[[Ascent, Eigenpair, chex.Array], Eige
         if every == 1:
             pair = refreshed(pair)
         else:
-            pair = lax.cond(_anywhere(due(pair)), refreshed, lambda pair: pair, pair)
+            pair = lax.cond(anywhere(due(pair)), refreshed, lambda pair: pair, pair)
         # The paper's "t mod p = 1" with t = count + 1, written so that p = 1 is every step.
         return pair._replace(memory=(count // every + 1) * every)
 
@@ -128,20 +128,3 @@ def periodic(every: int, refresh: Callable[[Ascent, Eigenpair, chex.Array], Eige
         return pair
 
     return Tracker(before, after, init)
-
-
-@jax.custom_batching.custom_vmap
-def _anywhere(condition: chex.Array) -> chex.Array:
-    """``condition``, and under `jax.vmap` whether it holds for any member of the batch.
-
-    With one condition for each, `jax.vmap` would compute both sides of a branch in every step.
-    """
-    return condition
-
-
-@_anywhere.def_vmap
-def _anywhere_in_batch(
-    size: int, batched: list[bool], conditions: chex.Array
-) -> tuple[chex.Array, bool]:
-    del size, batched
-    return _anywhere(jnp.any(conditions)), False

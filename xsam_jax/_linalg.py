@@ -51,11 +51,11 @@ def vdot(a: chex.ArrayTree, b: chex.ArrayTree) -> chex.Array:
     """Inner product over all leaves, a scalar of the statistics' dtype."""
     dtype = statistics_dtype(a, b)
     pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
-    small = [x.size < _SMALL and _on_no_mesh(x) and _on_no_mesh(y) for x, y in pairs]
+    small = [x.size < _SMALL and on_no_mesh((x, y)) for x, y in pairs]
     # For a sum of at least so many numbers XLA:CPU calls a library, for a smaller one it compiles
     # up to four kernels. Most leaves of a network are biases and scales: they are summed as one
     # array. Not where they may lie on different devices of a mesh.
-    if any(small) and jax.sharding.get_abstract_mesh().empty:
+    if any(small):
         xs, ys = zip(*itertools.compress(pairs, small), strict=True)
         others = itertools.compress(pairs, [not one for one in small])
         pairs = [*others, (_join(xs, dtype), _join(ys, dtype))]
@@ -150,10 +150,16 @@ def varying_like(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
 
 def shard_like(leaf: chex.Array, like: chex.Array) -> chex.Array:
     """``leaf`` with the sharding of ``like``, where that is part of its type."""
-    return leaf if _on_no_mesh(like) else jax.sharding.reshard(leaf, jax.typeof(like).sharding)
+    return leaf if _unsharded(like) else jax.sharding.reshard(leaf, jax.typeof(like).sharding)
 
 
-def _on_no_mesh(leaf: chex.Array) -> bool:
+def on_no_mesh(tree: chex.ArrayTree) -> bool:
+    """Whether all is on one device, as far as JAX tells while it traces."""
+    leaves = jax.tree.leaves(tree)
+    return bool(jax.sharding.get_abstract_mesh().empty) and all(map(_unsharded, leaves))
+
+
+def _unsharded(leaf: chex.Array) -> bool:
     """Whether the type has no sharding: it has one on a mesh of explicit axes."""
     mesh = jax.typeof(leaf).sharding.mesh
     return bool(mesh.empty)

@@ -14,7 +14,7 @@ import optax
 from jax import lax
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._convolution import channels_last
+from xsam_jax._branch import computed_if
 from xsam_jax._hvp import GradFn, hvp
 from xsam_jax._masking import MASKED_NOTE, has_masked
 
@@ -136,11 +136,12 @@ def two_gradients(
         new_state: Any
         perturbation, new_state = ascent(Ascent(grads, own, params, product), state)
         perturbed = _linalg.cast_like(_linalg.combine((1, params), perturbation), params)
-        grads_adv = channels_last(gradient)(perturbed)
         squared = _linalg.vdot(own, own)
         if per_device:
             squared = lax.pmean(squared, axis_name)
-        finite = jnp.isfinite(squared + _linalg.vdot(grads_adv, grads_adv))
+        finite = jnp.isfinite(squared)
+        grads_adv = computed_if(finite, gradient, perturbed)
+        finite &= jnp.isfinite(_linalg.vdot(grads_adv, grads_adv))
         direction, new_state = descent(
             Descent(grads, grads_adv, perturbation, params, extra_args, finite, state), new_state
         )

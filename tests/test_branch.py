@@ -1,0 +1,92 @@
+"""The second gradient in a branch of its own."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import xsam_jax
+from tests import quadratic
+
+Step = Callable[[chex.ArrayTree, Any], Any]
+
+
+def planned(make: Callable[[Callable[[chex.Array], chex.Array]], tuple[Step, Any]]) -> int:
+    """Bytes that a step needs beside its arguments; the network's blocks are a scan."""
+    blocks, inputs = jax.random.normal(jax.random.key(0), (12, 16, 16)) / 4, jnp.ones((512, 16))
+
+    def loss(blocks: chex.Array) -> chex.Array:
+        outputs, _ = jax.lax.scan(lambda x, block: (jnp.tanh(x @ block), None), inputs, blocks)
+        return jnp.mean(outputs**2)
+
+    step, state = make(jax.grad(loss))
+    program = jax.jit(step).lower(blocks, state).compile()
+    size: int = program.memory_analysis().temp_size_in_bytes
+    return size
+
+
+def test_the_gradients_use_the_same_memory() -> None:
+    """Side by side they need twice as much; a refresh of the eigenvector needs that in any case."""
+
+    def of(tx: optax.GradientTransformationExtraArgs) -> int:
+        def make(gradient: Any) -> tuple[Step, Any]:
+            step = lambda w, state: tx.update(gradient(w), state, w, grad_fn=gradient)
+            return step, tx.init(jnp.zeros((12, 16, 16)))
+
+        return planned(make)
+
+    one = planned(lambda gradient: (lambda w, _: gradient(w), None))
+    both = planned(lambda gradient: (lambda w, _: gradient(w + gradient(w)), None))
+    assert both > 1.8 * one
+    assert of(xsam_jax.sam()) < 1.1 * one
+    assert of(xsam_jax.xsam()) < 1.3 * both
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_the_condition_is_constant_where_a_branch_would_wait_for_it(platform: str) -> None:
+    tx, params = xsam_jax.sam(), quadratic.start(3)
+    gradient = quadratic.grad_fn(jnp.eye(3))
+    step = jax.jit(lambda w: tx.update(gradient(w), tx.init(w), w, grad_fn=gradient)[0])
+    program = step.trace(params).lower(lowering_platforms=(platform,)).as_text()
+    *_, condition = re.findall(r'"stablehlo.case"\(%(\w+)\)', program)
+    # The last branch; so MLIR names constants.
+    assert condition.startswith("c") == (platform != "cpu")
+
+
+def test_the_compiler_drops_a_branch_whose_condition_is_constant() -> None:
+    step = lambda w: jax.lax.cond(jnp.ones_like(w[0] > 0), jnp.sin, jnp.cos, w)
+    assert "conditional" not in jax.jit(step).lower(jnp.ones(3)).compile().as_text()
+
+
+def test_a_gradient_of_other_dtypes() -> None:
+    """What the branch gives that is not taken has its types."""
+    params, gradient = quadratic.start(3), quadratic.grad_fn(jnp.eye(3))
+    single = lambda w: jax.tree.map(lambda leaf: leaf.astype(jnp.float32), gradient(w))
+    tx = xsam_jax.sam()
+
+    @jax.jit
+    def update(scale: chex.Numeric) -> chex.ArrayTree:
+        grads = jax.tree.map(lambda leaf: scale * leaf, gradient(params))
+        return tx.update(grads, tx.init(params), params, grad_fn=single)[0]
+
+    expected = single(jax.tree.map(lambda w: w + 0.05 * w / optax.tree.norm(params), params))
+    chex.assert_trees_all_close(update(1.0), expected, rtol=1e-6)
+    assert np.isnan(quadratic.flat(update(jnp.nan))).all()
+
+
+def test_outside_of_jit_nothing_is_compiled_anew() -> None:
+    tx, params, calls = xsam_jax.sam(), quadratic.start(3), []
+
+    def gradient(w: chex.ArrayTree) -> chex.ArrayTree:
+        calls.append(jax.tree.leaves(w)[0])
+        return quadratic.grad_fn(jnp.eye(3))(w)
+
+    with jax.log_compiles(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax.lax, "cond", lambda *args: pytest.fail("a branch"))
+        tx.update(gradient(params), tx.init(params), params, grad_fn=gradient)

@@ -1,0 +1,58 @@
+"""Branches that are taken or skipped, and never computed beside one another."""
+
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from xsam_jax import _linalg
+from xsam_jax._convolution import evaluate
+
+
+@jax.custom_batching.custom_vmap
+def anywhere(condition: chex.Array) -> chex.Array:
+    """``condition``, and under `jax.vmap` whether it holds for any member of the batch.
+
+    With one condition for each, `jax.vmap` would compute both sides of a branch in every step.
+    """
+    return condition
+
+
+@anywhere.def_vmap
+def _anywhere_in_batch(
+    size: int, batched: list[bool], conditions: chex.Array
+) -> tuple[chex.Array, bool]:
+    del size, batched
+    return anywhere(jnp.any(conditions)), False
+
+
+def computed_if(
+    needed: chex.Array,
+    gradient: Callable[[chex.ArrayTree], chex.ArrayTree],
+    params: chex.ArrayTree,
+) -> chex.ArrayTree:
+    """``gradient(params)`` channels-last, which on CPU is computed in a branch.
+
+    XLA:CPU begins a computation with the zeros that the outputs of its loops are written over. So
+    two gradients whose blocks are a `lax.scan` need the memory of both, unless the second has a
+    computation of its own.
+
+    Args:
+      needed: bool[]; where it is False, the result may be anything.
+      gradient: of a tree like ``params``.
+      params: where the gradient is taken.
+    """
+    closed, shapes = jax.make_jaxpr(gradient, return_shape=True)(params)
+
+    def compute(params: chex.ArrayTree) -> chex.ArrayTree:
+        return evaluate(closed, shapes, (params,))
+
+    # Outside of `jax.jit` a branch is compiled anew in every step, and on a mesh all devices must
+    # take the same one, because a gradient may hold collectives.
+    if not isinstance(needed, jax.core.Tracer) or not _linalg.on_no_mesh(params):
+        return compute(params)
+    # A GPU would wait for the condition. The compiler drops a branch whose condition is constant.
+    needed = lax.platform_dependent(anywhere(needed), cpu=lambda x: x, default=jnp.ones_like)
+    return lax.cond(needed, compute, lambda params: _linalg.cast_like(params, shapes), params)
