@@ -1,6 +1,7 @@
 """The second gradient in a branch of its own."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import chex
@@ -13,10 +14,10 @@ import pytest
 import xsam_jax
 from tests import quadratic
 
-Step = Callable[[chex.ArrayTree, Any], Any]
+GradFn = Callable[[chex.Array], chex.Array]
 
 
-def planned(make: Callable[[Callable[[chex.Array], chex.Array]], tuple[Step, Any]]) -> int:
+def planned(step: Callable[[GradFn, chex.Array, Any], chex.ArrayTree], state: Any = None) -> int:
     """Bytes that a step needs beside its arguments; the network's blocks are a scan."""
     blocks, inputs = jax.random.normal(jax.random.key(0), (12, 16, 16)) / 4, jnp.ones((512, 16))
 
@@ -24,8 +25,7 @@ def planned(make: Callable[[Callable[[chex.Array], chex.Array]], tuple[Step, Any
         outputs, _ = jax.lax.scan(lambda x, block: (jnp.tanh(x @ block), None), inputs, blocks)
         return jnp.mean(outputs**2)
 
-    step, state = make(jax.grad(loss))
-    program = jax.jit(step).lower(blocks, state).compile()
+    program = jax.jit(partial(step, jax.grad(loss))).lower(blocks, state).compile()
     size: int = program.memory_analysis().temp_size_in_bytes
     return size
 
@@ -34,14 +34,11 @@ def test_the_gradients_use_the_same_memory() -> None:
     """Side by side they need twice as much; a refresh of the eigenvector needs that in any case."""
 
     def of(tx: optax.GradientTransformationExtraArgs) -> int:
-        def make(gradient: Any) -> tuple[Step, Any]:
-            step = lambda w, state: tx.update(gradient(w), state, w, grad_fn=gradient)
-            return step, tx.init(jnp.zeros((12, 16, 16)))
+        step = lambda gradient, w, state: tx.update(gradient(w), state, w, grad_fn=gradient)
+        return planned(step, tx.init(jnp.zeros((12, 16, 16))))
 
-        return planned(make)
-
-    one = planned(lambda gradient: (lambda w, _: gradient(w), None))
-    both = planned(lambda gradient: (lambda w, _: gradient(w + gradient(w)), None))
+    one = planned(lambda gradient, w, _: gradient(w))
+    both = planned(lambda gradient, w, _: gradient(w + gradient(w)))
     assert both > 1.8 * one
     assert of(xsam_jax.sam()) < 1.1 * one
     assert of(xsam_jax.xsam()) < 1.3 * both
@@ -84,12 +81,7 @@ def test_a_gradient_of_other_dtypes() -> None:
 
 
 def test_outside_of_jit_nothing_is_compiled_anew() -> None:
-    tx, params, calls = xsam_jax.sam(), quadratic.start(3), []
-
-    def gradient(w: chex.ArrayTree) -> chex.ArrayTree:
-        calls.append(jax.tree.leaves(w)[0])
-        return quadratic.grad_fn(jnp.eye(3))(w)
-
-    with jax.log_compiles(), pytest.MonkeyPatch.context() as patch:
+    tx, params, gradient = xsam_jax.sam(), quadratic.start(3), quadratic.grad_fn(jnp.eye(3))
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax.lax, "cond", lambda *args: pytest.fail("a branch"))
         tx.update(gradient(params), tx.init(params), params, grad_fn=gradient)

@@ -73,7 +73,7 @@ def all_steps(work: Workload) -> dict[str, Step]:
 
         state = method.init(work.params)
         if between:
-            state = optax.tree.set(state, count=jnp.int32(1), memory=jnp.int32(100))
+            state = optax.tree.set(state, memory=jnp.int32(1))  # no refresh is due at count 0
         return Step(function, state)
 
     def chained(method: optax.GradientTransformation, *args: Any) -> Step:

@@ -94,8 +94,8 @@ def corrected(grads: chex.Array, v: np.ndarray, alpha: float, correction: Any) -
     """X-SAM's direction for the same gradient everywhere and the eigenvector ``v``."""
     method = xsam_jax.xsam(0.1, alpha, correction=correction, normalize=False)
     state = method.init(grads)
-    # Past the refresh of the first step.
-    state = state._replace(count=jnp.int32(1), memory=jnp.int32(100), eigenvector=jnp.asarray(v))
+    # No refresh is due in this step.
+    state = state._replace(memory=jnp.int32(1), eigenvector=jnp.asarray(v))
     direction, _ = method.update(grads, state, grads, grad_fn=lambda w: grads)
     return direction
 

@@ -87,9 +87,7 @@ def test_fully_corrected_step_is_the_orthogonal_one() -> None:
     f, w = random_cosines(1), jax.random.normal(jax.random.key(0), (5,))
     _, v = leading_eigenpair(f.hessian(w))
     method = xsam_jax.xsam(0.1, alpha=1.0, correction="projector")
-    state = method.init(w)._replace(
-        count=jnp.int32(1), memory=jnp.int32(100), eigenvector=jnp.asarray(v)
-    )
+    state = method.init(w)._replace(memory=jnp.int32(1), eigenvector=jnp.asarray(v))
     direction, _ = method.update(f.grad(w), state, w, grad_fn=f.grad)
     assert jnp.linalg.norm(direction) > 0.1
     np.testing.assert_allclose(v @ direction, 0, atol=1e-14)
