@@ -20,6 +20,7 @@ Method = Literal[
     "xsam",
     "xsam_projector",
     "xsam_oja",
+    "xsam_subspace",
     "normalized_sam",
     "xsam_random",
     "xsam_lanczos",
@@ -47,11 +48,12 @@ class _Common:
 
     method: Method = "xsam"
     """Optimizer. xsam follows the paper's Eq. 11 as printed, xsam_projector its Theorem 5.1,
-    xsam_oja tracks the eigenvector without Hessian-vector products. Controls: normalized_sam is
-    xsam with alpha 0, xsam_random has a random unit vector in the eigenvector's place,
-    xsam_lanczos the batch's eigenvector to Lanczos accuracy, normalized_sgd steps along g / ||g||.
-    Cheaper ones: xsam_late takes normalised SGD's steps first, xsam_sparse most of the time, and
-    xsam_part perturbs by the gradient of a part of the batch."""
+    xsam_oja and xsam_subspace track the eigenvector without Hessian-vector products. Controls:
+    normalized_sam is xsam with alpha 0, xsam_random has a random unit vector in the eigenvector's
+    place, xsam_lanczos the batch's eigenvector to Lanczos accuracy, normalized_sgd steps along
+    g / ||g||. Cheaper ones: xsam_late takes normalised SGD's steps first, xsam_sparse most of the
+    time, both with Oja's rule, and xsam_part perturbs by the gradient of a part of the batch. wsam
+    is the decoupled form of its reference code."""
     dataset: DatasetName = "digits"
     """Training and test images."""
     model: ModelName = "simple_cnn"

@@ -1,14 +1,18 @@
 """Options that a run would not heed are refused, not ignored."""
 
+from typing import get_args
+
 from experiments.config import Method, TrainConfig
 from experiments.errors import UserError
+from experiments.methods import ONE_GRADIENT
 
 _POWER_ITERATION: tuple[Method, ...] = ("xsam", "xsam_projector", "xsam_part", "eigen_sam")
 _OJA: tuple[Method, ...] = ("xsam_oja", "xsam_late", "xsam_sparse")
 _OTHER_VECTORS: tuple[Method, ...] = ("xsam_random", "xsam_lanczos")
 # What an option is for; other methods would ignore it.
 _METHODS_OF: dict[str, tuple[Method, ...]] = {
-    "alpha": (*_POWER_ITERATION, *_OJA, *_OTHER_VECTORS),
+    "rho": tuple(method for method in get_args(Method) if method not in ONE_GRADIENT),
+    "alpha": (*_POWER_ITERATION, *_OJA, "xsam_subspace", *_OTHER_VECTORS),
     "gsam_alpha": ("gsam",),
     "wsam_gamma": ("wsam",),
     "fsam_sigma": ("friendly_sam",),

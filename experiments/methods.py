@@ -16,6 +16,7 @@ from xsam_jax import (
     oja,
     power_iteration,
     sam,
+    subspace,
     wsam_decoupled,
     xsam,
 )
@@ -83,6 +84,7 @@ def build_method(
         "xsam": lambda: xsam(rho, c.alpha, eigenvector=power),
         "xsam_projector": lambda: xsam(rho, c.alpha, eigenvector=power, correction="projector"),
         "xsam_oja": lambda: xsam(rho, c.alpha, eigenvector=oja(c.oja_rate)),
+        "xsam_subspace": lambda: xsam(rho, c.alpha, eigenvector=subspace()),
         # With alpha 0 no eigenvector matters, so it is tracked in the way that costs nothing.
         "normalized_sam": lambda: xsam(rho, 0.0, eigenvector=oja(c.oja_rate)),
         "xsam_random": lambda: xsam(rho, c.alpha, eigenvector=random_vector(c.refresh_every, seed)),

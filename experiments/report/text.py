@@ -15,7 +15,14 @@ from experiments.report.statistics import Summary, holm, paired, summarize, verd
 _BASELINE = "sam"
 # X-SAM with alpha = 0, and what differs from it by a vector alone: the eigenvector's or another.
 _CONTROL = "normalized_sam"
-_WITH_A_VECTOR = ("xsam", "xsam_projector", "xsam_oja", "xsam_random", "xsam_lanczos")
+_WITH_A_VECTOR = (
+    "xsam",
+    "xsam_projector",
+    "xsam_oja",
+    "xsam_subspace",
+    "xsam_random",
+    "xsam_lanczos",
+)
 Runs = Mapping[str, Sequence[Line]]  # method -> its final runs
 Verdicts = Mapping[str, tuple[str, str]]  # method -> the difference in figures and in words
 

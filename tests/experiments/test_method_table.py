@@ -2,6 +2,7 @@
 
 from typing import Any, get_args
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from experiments.config import Method, TrainConfig, resolve
 from experiments.methods import ONE_GRADIENT, build_method, gradients_per_step
+from xsam_jax import oja, subspace, xsam
 
 PARAMS = {"w": jnp.array([1.0, -2.0, 3.0]), "b": jnp.array(0.5)}
 CURVATURE = jnp.array([5.0, 1.0, 0.1])
@@ -30,6 +32,21 @@ def updates(method: Method, *, steps: int = 1, **options: float) -> dict[str, ja
             state
         )
     return update
+
+
+@pytest.mark.parametrize(
+    ("method", "tracker"), [("xsam_oja", oja()), ("xsam_subspace", subspace())]
+)
+def test_trackers_without_products(method: Method, tracker: Any) -> None:
+    tx = build_method(resolve(TrainConfig(method=method, rho=0.1)), total_steps=10)
+    bare = xsam(0.1, eigenvector=tracker)
+    state, expected = tx.init(PARAMS), bare.init(PARAMS)
+    for offset in (0.0, 1.0, 2.0):
+        params = {name: leaf + offset for name, leaf in PARAMS.items()}
+        grads = jax.grad(loss)(params)
+        _, state = tx.update(grads, state, params, grad_fn=jax.grad(loss))
+        _, expected = bare.update(grads, expected, params, grad_fn=jax.grad(loss))
+    chex.assert_trees_all_equal(state[0], expected)
 
 
 @pytest.mark.parametrize("method", get_args(Method))

@@ -63,6 +63,7 @@ def test_out_of_range(field: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"method": "normalized_sgd", "rho": 0.3}, "--rho is for sam, .*, not for normalized_sgd"),
         ({"method": "sgd", "alpha": 0.3}, "--alpha is for xsam, .*, not for sgd"),
         ({"method": "normalized_sam", "alpha": 0.0}, "--alpha .* not for normalized_sam"),
         (
@@ -80,5 +81,6 @@ def test_what_would_be_ignored(options: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize("method", get_args(Method))
 def test_only_what_is_ignored(method: Method) -> None:
-    refuse_ignored(TrainConfig(method=method, rho=0.1, learning_rate=0.2))
+    refuse_ignored(TrainConfig(method=method, learning_rate=0.2))
+    refuse_ignored(TrainConfig(method="sam", rho=0.3))
     refuse_ignored(TrainConfig(method="xsam_lanczos", alpha=0.3, refresh_every=7))

@@ -26,6 +26,7 @@ DIGITS = Protocol(
         "xsam",
         "xsam_projector",
         "xsam_oja",
+        "xsam_subspace",
         "normalized_sam",
         "xsam_random",
         "xsam_lanczos",
