@@ -161,7 +161,7 @@ def test_fashion_small() -> None:
     assert best == ["friendly_sam", "normalized_sam"]
     tables = report("fashion_small")
     verdicts = [cell for method in tables for cell in tables[method] if cell in VERDICTS]
-    says("None of the # comparisons is significant", len(verdicts))
+    says("None of the # comparisons with SAM is significant", len(verdicts))
     assert set(verdicts) == {"not significant"}
     gap = means(resnet)["normalized_sam"] - means(resnet)["xsam_projector"]
     says("the projector is significantly below it, by # points", gap)
@@ -169,13 +169,19 @@ def test_fashion_small() -> None:
     assert re.findall(r"^\| (\w+) \| (\S+) .*\| (?:better|worse) \|$", added, re.MULTILINE) == [
         ("xsam_projector", f"{-gap:+.2f}")
     ]
-    curvature = means(of(finals, "lambda_max", model="small_cnn"))
-    says("a quarter of SAM's largest eigenvalue (# against #)", curvature["xsam"], curvature["sam"])
-    assert curvature["normalized_sam"] / curvature["sam"] == pytest.approx(0.25, abs=0.02)
-    assert curvature["xsam"] / curvature["sam"] == pytest.approx(0.25, abs=0.02)
-    curvature = means(of(finals, "lambda_max", model="resnet8"))
-    says("on ResNet-8 X-SAM with four fifths of it")
-    assert curvature["xsam"] / curvature["sam"] == pytest.approx(0.8, abs=0.03)
+    alive = [run for run in finals if run["test_accuracy"] > 11]
+    forms = ("normalized_sam", "xsam", "xsam_projector", "xsam_oja")
+    curvature = means(of(alive, "lambda_max", model="small_cnn"))
+    says(
+        "three forms end with a largest eigenvalue of # to # where SAM has # (without the runs",
+        *ends(curvature[method] for method in forms),
+        curvature["sam"],
+    )
+    curvature = means(of(alive, "lambda_max", model="resnet8"))
+    says(
+        "as printed with #, the projector #, Oja's rule # and normalised SAM #, where SAM has #.",
+        *(curvature[method] for method in (*forms[1:], "normalized_sam", "sam")),
+    )
 
 
 def test_cheap() -> None:
@@ -185,12 +191,12 @@ def test_cheap() -> None:
     (run,) = [r for r in runs("cheap") if (r["method"], r["seed"]) == ("xsam_late", 0)]
     late = 100 * (1 - run["late_start"])
     says(
-        "X-SAM in the last #% of the steps, normalised SGD before: # gradients a step",
+        "Oja's rule in the last #% of the steps, normalised SGD before: # gradients a step",
         late,
         costs["xsam_late"],
     )
     assert (run["sparse_every"], run["ascent_part"]) == (3, 0.25)
-    says("(X-SAM in every third step: #)", costs["xsam_sparse"])
+    says("(the same in every third step: #)", costs["xsam_sparse"])
     says(
         "from a quarter of the batch: #) all end within the interval of X-SAM itself (#) or above",
         costs["xsam_part"],

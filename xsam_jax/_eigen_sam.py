@@ -13,7 +13,7 @@ from xsam_jax._two_gradients import Ascent, AxisName, Descent, kept, two_gradien
 
 
 class EigenSAMState(NamedTuple):
-    """State of `eigen_sam`; the fields are those of `XSAMState`.
+    """State of `eigen_sam`; the fields are those of `XSAMState` but for ``alignment``.
 
     Attributes:
       count: steps taken, int32[].

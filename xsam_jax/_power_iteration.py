@@ -95,7 +95,7 @@ def power_iteration(
             params = step.params
             if iters > 1:
                 # Else XLA computes before the loop, and keeps, all that does not depend on the
-                # vector: a fifth less time for half as much memory again (docs/cost.md).
+                # vector: a fifth less time for 1.6 times the memory (docs/cost.md).
                 params, vector = lax.optimization_barrier((params, vector))
             product = step.hvp(params, vector)
             quotient = _linalg.vdot(vector, product).astype(jnp.float32)
