@@ -68,6 +68,7 @@ NORMALIZED = (
     "normalized_sam",
     "xsam_random",
     "xsam_lanczos",
+    "xsam_subspace",
 )
 
 
@@ -109,17 +110,19 @@ def test_forty_seeds_on_digits() -> None:
         return [difference.mean for difference in known], holm([d.p for d in known])
 
     gains, _ = compare((method, "sam") for method in NORMALIZED)
-    says("each of the six is # to # points above SAM", *ends(gains))
+    says("each of the seven is # to # points above SAM", *ends(gains))
     gains, p = compare(itertools.product(NORMALIZED, accuracy.keys() - set(NORMALIZED)))
     assert min(gains) > 0
     assert max(p) < LEVEL
     _, p = compare(itertools.combinations(NORMALIZED, 2))
-    assert len(p) == 15
+    assert len(p) == 21
     assert min(p) > LEVEL
     mean_of = means({method: [*found.values()] for method, found in accuracy.items()})
-    says("has the highest mean of them, and a random")
-    assert max(NORMALIZED, key=lambda method: mean_of[method]) == "normalized_sam"
-    assert abs(mean_of["xsam_random"] - mean_of["xsam_oja"]) < 0.05
+    assert max(NORMALIZED, key=lambda method: mean_of[method]) == "xsam"
+    says(
+        "highest mean of them, # points above normalised SAM, which has no eigenvector, and # above",
+        *(mean_of["xsam"] - mean_of[method] for method in ("normalized_sam", "xsam_random")),
+    )
 
 
 @pytest.mark.parametrize("name", ["digits", "digits_again"])
@@ -204,10 +207,12 @@ def test_cheap() -> None:
     )
     low = float(re.findall(r"[-+][\d.]+", verdicts["xsam"][2])[1])
     assert all(low <= accuracy[method] - accuracy["sam"] for method in cheap)
-    says("the last significantly above SAM")
-    assert [verdicts[method][3] for method in cheap] == ["not significant"] * 2 + ["better"]
+    says("the first and the last significantly above SAM.")
+    assert [verdicts[method][3] for method in cheap] == ["better", "not significant", "better"]
     gain = accuracy["xsam"] - accuracy["sgd"]
-    assert accuracy["normalized_sgd"] - accuracy["sgd"] > gain / 2
+    says("Of X-SAM's gain over SGD half comes from normalising SGD's gradient")
+    half = (accuracy["normalized_sgd"] - accuracy["sgd"]) / gain
+    assert half == pytest.approx(0.5, abs=0.05)
     says("What both tables have are the same runs")
     here, before = (of(runs(name), "test_accuracy") for name in ("cheap", "digits"))
     assert here.keys() & before.keys() == {"sgd", "sam", "xsam", "xsam_oja"}
