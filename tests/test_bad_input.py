@@ -95,7 +95,9 @@ FACTORIES: dict[Callable[..., Any], dict[str, st.SearchStrategy[Any]]] = {
                 jnp.ones(1, complex),
             ]
         ),
-        "seed": st.one_of(no_number, not_finite, st.integers(max_value=-1), st.floats(0, 9)),
+        "seed": st.one_of(
+            no_number, not_finite, st.integers(max_value=-1), st.integers(2**63), st.floats(0, 9)
+        ),
     },
     xsam_jax.oja: {"rate": st.one_of(no_scale, st.just(0))},
     xsam_jax.subspace: {

@@ -120,7 +120,7 @@ def test_forty_seeds_on_digits() -> None:
     mean_of = means({method: [*found.values()] for method, found in accuracy.items()})
     assert max(NORMALIZED, key=lambda method: mean_of[method]) == "xsam"
     says(
-        "highest mean of them, # points above normalised SAM, which has no eigenvector, and # above",
+        "mean of them, # points above normalised SAM, which has no eigenvector, and # above",
         *(mean_of["xsam"] - mean_of[method] for method in ("normalized_sam", "xsam_random")),
     )
 

@@ -1,6 +1,6 @@
 """Angle between a gradient and an eigenvector."""
 
-from functools import partial
+import functools
 
 import chex
 import jax
@@ -42,11 +42,20 @@ def angle(grads: chex.ArrayTree, v: chex.ArrayTree, *, layerwise: bool = False) 
     _checks.same_tree("v", v, grads)
     _checks.real("v", v)
     if layerwise:
-        grads = jax.tree.map(partial(_linalg.scale_to, 1), grads)
-    a, b = _linalg.scale_to(1, grads), _linalg.scale_to(1, v)
+        grads = jax.tree.map(_unit, grads)
+    a, b = _unit(grads), _unit(v)
     # Kahan's formula: the arc cosine loses half the digits near 0 and 180.
     half = jnp.arctan2(
         _linalg.norm(_linalg.combine((1, a), (-1, b))),
         _linalg.norm(_linalg.combine((1, a), (1, b))),
     )
     return jnp.rad2deg(2 * half)
+
+
+def _unit(tree: chex.ArrayTree) -> chex.ArrayTree:
+    """``tree`` with norm one, also where the squares of its numbers are beyond float32's range."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if leaf.size]
+    if not leaves:
+        return tree
+    largest = functools.reduce(jnp.maximum, [jnp.max(jnp.abs(leaf)) for leaf in leaves])
+    return _linalg.scale_to(1, _linalg.scale(_linalg.reciprocal(largest), tree))

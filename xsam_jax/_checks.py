@@ -122,12 +122,13 @@ def key(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a random key such as jax.random.key(0), got {value!r}")
 
 
-def integer(name: str, value: Any, low: int) -> None:
-    """Raises unless ``value`` is an integer >= ``low``."""
+def integer(name: str, value: Any, low: int, high: int | None = None) -> None:
+    """Raises unless ``value`` is an integer >= ``low``, and <= ``high`` where that is given."""
+    allowed = f"an integer >= {low}" if high is None else f"an integer in [{low}, {high}]"
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an integer >= {low}, got {value!r}")
-    if value < low:
-        raise ValueError(f"{name} must be an integer >= {low}, got {value!r}")
+        raise TypeError(f"{name} must be {allowed}, got {value!r}")
+    if value < low or (high is not None and value > high):
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")
 
 
 def boolean(name: str, value: Any) -> None:

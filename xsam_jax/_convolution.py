@@ -10,8 +10,11 @@ Outside of control flow as well, a kernel's gradient is slow: XLA:CPU adds up it
 all images and pixels, on one core, and out of the caches. They are summed in parts.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
+import math
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import chex
@@ -19,12 +22,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend import core
+from jax.extend import core, source_info_util
 from jax.extend.core.primitives import conv_general_dilated_p
 
 from xsam_jax import _checks, _linalg
 
 _LONG = 3072  # terms of a sum, which fit into a core's cache
+
+# A compiled function that is called outside of `jax.jit` must be the same object in every call, by
+# which JAX finds what it has compiled. In a mesh it is another, see `_parts`.
+_REWRITTEN: weakref.WeakKeyDictionary[
+    core.ClosedJaxpr, dict[jax.sharding.AbstractMesh, core.ClosedJaxpr]
+] = weakref.WeakKeyDictionary()
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -99,21 +108,31 @@ def _evaluate(jaxpr: core.Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> 
         return atom.val if isinstance(atom, core.Literal) else values[atom]
 
     for eqn in jaxpr.eqns:
-        operands = [read(atom) for atom in eqn.invars]
-        if eqn.primitive is conv_general_dilated_p:
-            outputs = _convolve(*operands, **eqn.params)
-        # JAX does not export this primitive.
-        elif eqn.primitive.name == "shard_map" and contains(
-            eqn.params["jaxpr"], conv_general_dilated_p
-        ):
-            outputs = _shard_map(operands, **eqn.params)
-        else:
-            params = {name: _rewrite(value) for name, value in eqn.params.items()}
-            with eqn.ctx.manager:
-                outputs = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(params))
+        with _as_traced(eqn):
+            outputs = _bind(eqn, [read(atom) for atom in eqn.invars])
         outputs = outputs if eqn.primitive.multiple_results else [outputs]
         values.update(zip(eqn.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
+
+
+@contextlib.contextmanager
+def _as_traced(eqn: core.JaxprEqn) -> Iterator[None]:
+    """Under the names, the line of source and the options that an equation was traced under."""
+    info = eqn.source_info
+    names = source_info_util.current_name_stack() + info.name_stack
+    with source_info_util.user_context(info.traceback, name_stack=names), eqn.ctx.manager:
+        yield
+
+
+def _bind(eqn: core.JaxprEqn, operands: Sequence[Any]) -> Any:
+    """An equation's outputs."""
+    if eqn.primitive is conv_general_dilated_p:
+        return _convolve(*operands, **eqn.params)
+    # JAX does not export this primitive.
+    if eqn.primitive.name == "shard_map" and contains(eqn.params["jaxpr"], conv_general_dilated_p):
+        return _shard_map(operands, **eqn.params)
+    params = {name: _rewrite(value) for name, value in eqn.params.items()}
+    return eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(params))
 
 
 def _convolve(
@@ -128,7 +147,9 @@ def _convolve(
     fast = lax.ConvDimensionNumbers(lhs_spec=nhwc, rhs_spec=hwio, out_spec=nhwc)
     convolve = functools.partial(conv_general_dilated_p.bind, **params)
     original = functools.partial(convolve, dimension_numbers=dimension_numbers)
-    if dimension_numbers == fast:
+    # Outside of `jax.jit` each operation is an entry computation; a loop would be compiled anew.
+    traced = isinstance(lhs, jax.core.Tracer) or isinstance(rhs, jax.core.Tracer)
+    if dimension_numbers == fast or not traced:
         return original(lhs, rhs)
 
     def fast_layout(lhs: chex.Array, rhs: chex.Array) -> chex.Array:
@@ -137,7 +158,7 @@ def _convolve(
         return convolve(lhs, rhs, dimension_numbers=fast)
 
     def transposed(lhs: chex.Array, rhs: chex.Array) -> chex.Array:
-        terms = rhs.size // rhs.shape[out_features]
+        terms = math.prod(rhs.shape[axis] for axis in (in_features, *kernel_space))
         parts = _parts(terms, lhs.shape[features], **params)
         if parts == 1:
             out = fast_layout(lhs, rhs)
@@ -158,8 +179,10 @@ def _parts(
     window. In parts that fit into the caches it takes a third to a fifth of the time.
     """
     parts = 1
-    # Not in a mesh, where the images may lie on different devices.
-    if feature_group_count == batch_group_count == 1 and jax.sharding.get_abstract_mesh().empty:
+    # Not in a mesh, where the images may lie on different devices, nor of an unknown number.
+    known = isinstance(terms, int) and isinstance(features, int)
+    whole = feature_group_count == batch_group_count == 1
+    if known and whole and jax.sharding.get_abstract_mesh().empty:
         while terms >= 2 * parts * _LONG and features % (2 * parts) == 0:
             parts *= 2
     return parts
@@ -215,5 +238,9 @@ def _rewrite(param: Any) -> Any:
 def _rewrite_closed(closed: core.ClosedJaxpr) -> core.ClosedJaxpr:
     if not contains(closed.jaxpr, conv_general_dilated_p):
         return closed
-    rewritten = functools.partial(_evaluate, closed.jaxpr, closed.consts)
-    return jax.make_jaxpr(lambda *args: rewritten(args))(*closed.in_avals)
+    rewritten = _REWRITTEN.setdefault(closed, {})
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh not in rewritten:
+        evaluated = functools.partial(_evaluate, closed.jaxpr, closed.consts)
+        rewritten[mesh] = jax.make_jaxpr(lambda *args: evaluated(args))(*closed.in_avals)
+    return rewritten[mesh]

@@ -51,8 +51,17 @@ def flat_hessian(grad_fn: GradFn, params: chex.ArrayTree) -> FlatHessian:
     def product(flat: chex.Array) -> chex.Array:
         return flatten(hvp(grad_fn, params, unflatten(flat)))
 
-    traced, constants = jax.closure_convert(product, jnp.zeros((size,), dtype))
-    return FlatHessian(lambda flat: traced(flat, *constants), flatten, unflatten, size, dtype)
+    def varying(flat: chex.Array) -> chex.Array:
+        result: chex.Array = _linalg.varying_like(flat, params)
+        return result
+
+    traced, constants = jax.closure_convert(product, varying(jnp.zeros((size,), dtype)))
+
+    def matvec(flat: chex.Array) -> chex.Array:
+        result: chex.Array = traced(varying(flat), *constants)
+        return result
+
+    return FlatHessian(matvec, flatten, unflatten, size, dtype)
 
 
 def _replicate(leaf: chex.Array) -> chex.Array:

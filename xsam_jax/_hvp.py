@@ -54,7 +54,7 @@ def hvp(grad_fn: GradFn, params: chex.ArrayTree, v: chex.ArrayTree) -> chex.Arra
     def product(params: chex.ArrayTree, v: chex.ArrayTree) -> chex.ArrayTree:
         return jax.jvp(grad_fn, (params,), (v,))[1]
 
-    args = (params, _linalg.cast_like(v, params))
+    args = (params, _linalg.varying_like(_linalg.cast_like(v, params), params))
     # Traced, not called: JAX finds a function without a forward derivative only when it compiles.
     try:
         closed, out_shape = jax.make_jaxpr(product, return_shape=True)(*args)

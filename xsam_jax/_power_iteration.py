@@ -54,7 +54,7 @@ def power_iteration(
     _checks.integer("iters", iters, low=1)
     _checks.boolean("warm_start", warm_start)
     if not isinstance(seed, jax.core.Tracer):
-        _checks.integer("seed", seed, low=0)
+        _checks.integer("seed", seed, low=0, high=2**63 - 1)  # what jax.random.key takes
     if start is not None:
         _checks.real("start", start)
         leaves = jax.tree.leaves(start)

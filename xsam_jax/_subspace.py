@@ -56,6 +56,9 @@ def subspace(size: int = 4, *, decay: float = 0.98, ridge: float = 0.2) -> Track
     Both gradients must be of the same loss: put the method first in the chain. The eigenvalue is
     fitted alike: ``value <- value + <v,x> (<v,Hx> - value <v,x>) / C_11``.
 
+    A step has no derivative, NaN, while fewer than ``size`` vectors are known: their eigenvalues are
+    equal.
+
     Args:
       size: number of vectors, >= 1.
       decay: weight of a step relative to that of the next, in (0, 1); 1 / (1 - decay) steps are

@@ -31,6 +31,18 @@ def _degrees(a: Any, b: Any) -> float:
 
 
 class TestAngle:
+    @pytest.mark.parametrize("scale", [1e-30, 1e-22, 1e22, 1e30])
+    @pytest.mark.parametrize("layerwise", [False, True])
+    def test_of_numbers_whose_squares_are_out_of_range(self, scale: float, layerwise: bool) -> None:
+        grads, v = _trees(3, jnp.float32)
+        scaled = {"kernel": scale * grads["kernel"], "bias": grads["bias"]}
+        for a, b in ((scaled, v), (grads, jax.tree.map(lambda leaf: scale * leaf, v))):
+            double = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), (a, b))
+            found = curvature.angle(a, b, layerwise=layerwise)
+            assert found.dtype == jnp.float32
+            expected = curvature.angle(*double, layerwise=layerwise)
+            np.testing.assert_allclose(found, expected, rtol=1e-4)
+
     @settings(max_examples=20, deadline=None)
     @given(seed=st.integers(0, 1000), scale=st.floats(1e-6, 1e6))
     def test_plain(self, seed: int, scale: float) -> None:

@@ -18,6 +18,7 @@ BATCHES = np.random.default_rng(0).normal(size=(4, 8, 3))
 
 FUNCTIONS: dict[str, Callable[[GradFn, chex.Array], chex.ArrayTree]] = {
     "hvp": lambda grad_fn, w: curvature.hvp(grad_fn, w, w),
+    "hvp of a constant": lambda grad_fn, w: curvature.hvp(grad_fn, w, jnp.ones(3)),
     "top_eigenpairs": partial(curvature.top_eigenpairs, k=2, num_matvecs=3, key=KEY),
     "spectral_density": partial(curvature.spectral_density, num_matvecs=3, key=KEY),
     "trace": partial(curvature.trace, num_probes=3, key=KEY),
@@ -25,13 +26,15 @@ FUNCTIONS: dict[str, Callable[[GradFn, chex.Array], chex.ArrayTree]] = {
 }
 
 
+@pytest.mark.parametrize("accumulated", [True, False])
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_each_device_by_itself(name: str) -> None:
+def test_each_device_by_itself(name: str, accumulated: bool) -> None:
     def measure(scale: chex.Array) -> chex.ArrayTree:
-        loss = lambda w, x: jnp.mean(jnp.cos(scale * (x @ w)))
-        return FUNCTIONS[name](
-            mean_grad_fn(loss, jnp.asarray(BATCHES)), scale * jnp.arange(1.0, 4.0)
-        )
+        # Without a scale of its own a loss multiplies constants with what differs: the strictest.
+        loss = lambda w, x: jnp.mean(jnp.cos(x @ w))
+        batches = jnp.asarray(BATCHES)
+        grad_fn = mean_grad_fn(loss, batches) if accumulated else partial(jax.grad(loss), x=batches)
+        return FUNCTIONS[name](grad_fn, scale * jnp.arange(1.0, 4.0))
 
     def on_device(scales: chex.Array) -> chex.ArrayTree:
         return jax.tree.map(lambda leaf: leaf[None], measure(scales[0]))

@@ -1,0 +1,95 @@
+"""channels_last keeps what belongs to a program beside its numbers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export, lax
+from jax.sharding import AxisType
+
+import xsam_jax
+
+KERNEL = np.linspace(-1.0, 1.0, 4 * 3 * 3 * 3).reshape(4, 3, 3, 3)
+IMAGES = np.random.default_rng(0).normal(size=(64, 3, 14, 14))
+
+
+def loss(kernel: chex.Array, images: chex.Array) -> chex.Array:
+    with jax.named_scope("a_layer"):
+        return jnp.mean(jnp.tanh(lax.conv(images, kernel, (1, 1), "SAME")) ** 2)
+
+
+GRADIENT = jax.grad(loss)
+
+
+def compilations(call: Callable[[], Any]) -> int:
+    """How often JAX compiles something while the function runs."""
+    events: list[str] = []
+
+    def listen(event: str, duration: float, **_: Any) -> None:
+        del duration
+        events.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        jax.block_until_ready(call())
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    return sum("backend_compile" in event for event in events)
+
+
+@pytest.mark.parametrize("gradient", [GRADIENT, jax.jit(GRADIENT)], ids=["traced", "compiled"])
+@pytest.mark.parametrize("eigenvector", [None, xsam_jax.oja()], ids=["sam", "xsam"])
+def test_outside_of_jit_nothing_is_compiled_twice(gradient: Any, eigenvector: Any) -> None:
+    tx = xsam_jax.xsam(eigenvector=eigenvector) if eigenvector else xsam_jax.sam()
+    grad_fn = lambda kernel: gradient(kernel, IMAGES)
+    step = lambda state: tx.update(grad_fn(KERNEL), state, KERNEL, grad_fn=grad_fn)
+    _, state = step(tx.init(KERNEL))
+    assert compilations(lambda: step(state)) == 0
+    assert compilations(lambda: jax.jit(step)(state)) > 0
+
+
+def test_a_function_is_rewritten_for_each_mesh() -> None:
+    """In a mesh sums are whole, also those of a function that was rewritten outside of it."""
+    fast = xsam_jax.channels_last(jax.jit(GRADIENT))
+    loops = lambda: "scan" in str(jax.make_jaxpr(fast)(KERNEL, IMAGES))
+    assert loops()
+    with jax.set_mesh(jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))):
+        assert not loops()
+    assert loops()
+
+
+def test_names_and_lines_of_the_source_are_kept() -> None:
+    """So that a profile shows the layers of the second gradient and of the Hessian products."""
+    tx = xsam_jax.xsam(eigenvector=xsam_jax.power_iteration(iters=2))
+    grad_fn = lambda kernel: GRADIENT(kernel, IMAGES)
+    step = lambda state: tx.update(grad_fn(KERNEL), state, KERNEL, grad_fn=grad_fn)
+    text = jax.jit(step).lower(tx.init(KERNEL)).as_text(debug_info=True)
+    named = [line for line in text.splitlines() if "tanh" in line and "a_layer" in line]
+    alone = jax.jit(grad_fn).lower(KERNEL).as_text(debug_info=True)
+    in_a_gradient = [line for line in alone.splitlines() if "tanh" in line and "a_layer" in line]
+    assert len(in_a_gradient) > 0
+    # The gradient, the second gradient and the product, of which each has it at least once.
+    assert len(named) >= 3 * len(in_a_gradient)
+
+
+def test_export_with_an_unknown_number_of_images() -> None:
+    (images,) = export.symbolic_args_specs((IMAGES,), ("b, _, _, _",))
+
+    def step(images: chex.Array) -> chex.Array:
+        grad_fn = lambda kernel: GRADIENT(kernel, images)
+        tx = xsam_jax.sam()
+        return tx.update(grad_fn(KERNEL), tx.init(KERNEL), KERNEL, grad_fn=grad_fn)[0]
+
+    exported = export.deserialize(export.export(jax.jit(step))(images).serialize())
+    for number in (1, 64):
+        expected = jax.jit(step)(IMAGES[:number])
+        chex.assert_trees_all_close(exported.call(IMAGES[:number]), expected, rtol=1e-9)
+
+
+def test_no_output_channels() -> None:
+    convolve = xsam_jax.channels_last(lambda kernel: lax.conv(IMAGES, kernel, (1, 1), "SAME"))
+    assert convolve(KERNEL[:0]).shape == (64, 0, 14, 14)
