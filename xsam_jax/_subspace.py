@@ -56,8 +56,8 @@ def subspace(size: int = 4, *, decay: float = 0.98, ridge: float = 0.2) -> Track
     Both gradients must be of the same loss: put the method first in the chain. The eigenvalue is
     fitted alike: ``value <- value + <v,x> (<v,Hx> - value <v,x>) / C_11``.
 
-    A step has no derivative (it is NaN) while fewer than ``size`` vectors are known: the eigenvalues of
-    the others are equal.
+    A step has no derivative (it is NaN) while fewer than ``size`` vectors are known: the others'
+    eigenvalues are equal.
 
     Args:
       size: number of vectors, >= 1.
