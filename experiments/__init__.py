@@ -3,7 +3,10 @@
 import importlib.util
 import sys
 
-_NEEDED = ("chex", "flax", "jax", "matfree", "matplotlib", "optax", "rich", "sklearn", "tyro")
+_NEEDED = (
+    *("chex", "flax", "jax", "markdown_it", "matfree", "matplotlib", "optax", "orbax", "rich"),
+    *("scipy", "sklearn", "tyro"),
+)
 
 if _missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
     print(

@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from experiments.files import write_atomically
 from experiments.plots.output import COLORS, png
-from experiments.results import EpochMetrics, write_atomically
+from experiments.results import EpochMetrics
 from experiments.step import StepMetrics
 
 # Train and test differ in their dashes as well.

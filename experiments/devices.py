@@ -40,11 +40,11 @@ class Devices(NamedTuple):
     mesh: Mesh | None = None
     fsdp: bool = False
 
-    def check_batch(self, batch_size: int) -> None:
+    def check_batch(self, batch_size: int, option: str = "--batch-size") -> None:
         """Raises `UserError` unless all devices get as many images of a batch or its part."""
         if self.mesh is not None and batch_size % self.mesh.size:
             raise UserError(
-                f"--batch-size must be divisible by the {self.mesh.size} devices, not "
+                f"{option} must be divisible by the {self.mesh.size} devices, not "
                 f"{batch_size}; --devices says how many to use."
             )
 

@@ -25,6 +25,10 @@ class BadNumbers(UserError):  # noqa: N818 - it is what the numbers are
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
     """Turn a `UserError` into one line on stderr and its exit status, Ctrl-C into status 130."""
+    for stream in (sys.stdout, sys.stderr):
+        # A bar or a lambda in an encoding that lacks it becomes a question mark.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         yield
     except UserError as error:

@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 from experiments.config import DatasetName, ModelName
 from experiments.data import load
 from experiments.errors import UserError, command_line, exit_on_user_error
+from experiments.files import make_folder, write_json
 from experiments.machine import device, peak_mib
 from experiments.network import Batch, build_network
-from experiments.results import versions, write_json
+from experiments.results import versions
 from experiments.sharpness import subset_gradient
 from xsam_jax import curvature
 
@@ -135,6 +136,7 @@ def main() -> None:
     """Run the command line."""
     with exit_on_user_error():
         config = command_line(LambdaMaxConfig, "experiments.lambda_max", __doc__)
+        make_folder(config.out)
         start = (
             f" --start-images {config.start_images} --start-matvecs {config.start_matvecs}"
             if config.start_images is not None
@@ -146,7 +148,6 @@ def main() -> None:
             f"--num-matvecs {config.num_matvecs}{start}",
             **measure(config),
         }
-        config.out.mkdir(parents=True, exist_ok=True)
         name = f"{jax.default_backend()}-{config.model}-{config.dataset}-{config.images}.json"
         file = config.out / name
         write_json(file, record)

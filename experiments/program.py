@@ -96,7 +96,7 @@ def start(config: ResolvedConfig, program: Program) -> tuple[RunChunk, TrainStat
 def _program(config: ResolvedConfig, observe: Observe | None, devices: Devices) -> Program:
     ascent_part = config.ascent_part if config.method == "xsam_part" else 1.0
     devices.check_batch(config.batch_size)
-    devices.check_batch(part_size(ascent_part, config.batch_size))
+    devices.check_batch(part_size(ascent_part, config.batch_size), "--ascent-part of --batch-size")
     data = load_for(config)
     if config.batch_size > len(data.train_images):
         raise UserError(

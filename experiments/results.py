@@ -6,7 +6,6 @@ killed, never sees half of one.
 
 import json
 import math
-import os
 import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 
 from experiments.config import ResolvedConfig
 from experiments.errors import UserError
+from experiments.files import write_atomically, write_json
 
 CHECKPOINTS = "checkpoints"
 _PACKAGES = ("jax", "jaxlib", "optax", "flax", "xsam_jax")
@@ -163,18 +163,6 @@ def write_metrics(out: Path, epochs: Sequence[EpochMetrics]) -> None:
 def write_result(out: Path, result: Result) -> None:
     """Write result.json, the mark of a finished run."""
     write_json(out / "result.json", _finite(result._asdict()))
-
-
-def write_atomically(file: Path, content: bytes) -> None:
-    """Replace a file as a whole."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(file)
-
-
-def write_json(file: Path, value: dict[str, Any]) -> None:
-    """Replace a JSON file as a whole."""
-    write_atomically(file, (json.dumps(value, indent=2) + "\n").encode())
 
 
 def _finite(fields: dict[str, Any]) -> dict[str, Any]:

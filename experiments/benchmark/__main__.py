@@ -12,6 +12,7 @@ by `python -m experiments.report DIR` at any time.
 """
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -40,6 +41,7 @@ from experiments.benchmark.protocol import (
 from experiments.benchmark.runner import execute
 from experiments.config import DatasetName, Method, ModelName
 from experiments.errors import UserError, command_line, exit_on_user_error
+from experiments.files import make_folder
 from experiments.plots.options import distinct, positive, seeds
 from experiments.report.render import write_report
 
@@ -109,15 +111,18 @@ def run_benchmark(protocol: Protocol, out: Path, jobs: int) -> list[str]:
         What failed, a sentence each.
 
     Raises:
-        UserError: The folder cannot be written, or holds something else.
+        UserError: The folder cannot be written, is in use, or holds something else.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lines = store.read(out)
-        store.mend(out)
-        (out / store.FILE).touch()
-    except OSError as error:
-        raise UserError(f"--out {out} cannot be written: {error.strerror}.") from None
+    make_folder(out)
+    with store.locked(out):
+        failures = _run_missing(protocol, out, jobs)
+        write_report(out)
+    return failures
+
+
+def _run_missing(protocol: Protocol, out: Path, jobs: int) -> list[str]:
+    lines = store.read(out)
+    store.mend(out)
     failures: list[str] = []
     revision = store.revision()
 
@@ -155,7 +160,6 @@ def run_benchmark(protocol: Protocol, out: Path, jobs: int) -> list[str]:
         except KeyboardInterrupt:
             bar.console.print(f"stopped; the same command goes on, {len(lines)} runs are kept")
             raise
-    write_report(out)
     return failures
 
 
@@ -207,6 +211,8 @@ def main() -> None:
         if config.dry_run:
             print(estimate(protocol, store.read(out), jobs))
             return
+        # As Ctrl-C: workers left behind would go on.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         started = time.perf_counter()
         failures = run_benchmark(protocol, out, jobs)
         minutes = (time.perf_counter() - started) / 60

@@ -1,9 +1,11 @@
 """results.jsonl: a line for each finished run, kept whatever happens to the runs after it."""
 
+import fcntl
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ def read(out: Path) -> list[Line]:
         out: Its folder.
 
     Returns:
-        Their lines, without one that was cut off when its writer was killed; see `mend`.
+        Their lines, each run once, without one that was cut off when its writer was killed; see
+        `mend`.
 
     Raises:
         UserError: The file is not a benchmark's.
@@ -28,15 +31,35 @@ def read(out: Path) -> list[Line]:
     file = out / FILE
     if not file.exists():
         return []
-    *lines, _ = file.read_text().split("\n")
     try:
+        *lines, _ = file.read_text().split("\n")
         found: list[Line] = [json.loads(line) for line in lines]
-        known = all({"key", "stage", "config", "result"} <= line.keys() for line in found)
-    except (ValueError, AttributeError):
+        known = all(
+            {"key", "stage", "revision", "config", "result", "cpu_seconds"} <= line.keys()
+            and {"dataset", "model", "method", "seed"} <= line["config"].keys()
+            for line in found
+        )
+    except (OSError, ValueError, AttributeError):
         known = False
     if not known:
         raise UserError(f"{file} is not the result file of a benchmark.")
-    return found
+    # Two programs may have made one run: it counts once.
+    return list({line["key"]: line for line in reversed(found)}.values())[::-1]
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Keep other processes from adding to a benchmark.
+
+    Raises:
+        UserError: Another one does so.
+    """
+    with (out / FILE).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"--out {out} is in use by another benchmark.") from None
+        yield
 
 
 def mend(out: Path) -> None:
@@ -48,10 +71,13 @@ def mend(out: Path) -> None:
 
 def append(out: Path, line: Mapping[str, Any]) -> None:
     """Add a finished run, and see it on the disk."""
-    with (out / FILE).open("a") as file:
-        file.write(json.dumps(line) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with (out / FILE).open("a") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise UserError(f"{out / FILE} cannot be written: {error.strerror}.") from None
 
 
 def revision() -> str:

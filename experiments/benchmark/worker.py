@@ -5,12 +5,15 @@ other run's result along.
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 from tempfile import TemporaryDirectory
+from threading import Event, Thread
 from typing import Any
 
 from experiments.config import TrainConfig
@@ -69,9 +72,23 @@ def _short(value: float | None) -> float | None:
 
 
 def main() -> None:
-    """Serve until stdin ends."""
-    for line in sys.stdin:
-        print(json.dumps(run(decode(line))), flush=True)
+    """Serve until stdin ends; it ends during a run if the benchmark was killed."""
+    lines: SimpleQueue[str | None] = SimpleQueue()
+    at_work = Event()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        if at_work.is_set():
+            os._exit(1)
+        lines.put(None)
+
+    Thread(target=listen, daemon=True).start()
+    while (line := lines.get()) is not None:
+        at_work.set()
+        said = json.dumps(run(decode(line)))
+        at_work.clear()
+        print(said, flush=True)
 
 
 if __name__ == "__main__":

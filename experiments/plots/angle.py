@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from experiments.config import resolve
 from experiments.plots.options import FigureOptions, positive, size_of_runs, train_config
 from experiments.plots.output import COLORS, new_figure, write_figure, write_table
-from experiments.plots.runs import arrays, run_once
+from experiments.plots.runs import arrays, read_arrays, run_once
 from experiments.sharpness import fold
 from experiments.step import TrainState
 from xsam_jax import curvature
@@ -159,8 +159,7 @@ def make(options: Angle) -> None:
             num_matvecs=options.num_matvecs,
         )
         run = run_once(config, options.runs, observe=watch, save={name: _measurements})
-        with np.load(run.out / name) as content:
-            table = Measured(*(content[field] for field in Measured._fields))
+        table = Measured(*read_arrays(run.out / name, Measured._fields))
         tables.append(table)
         rows += [
             (seed, i * options.every, *map(float, row))

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from experiments.errors import UserError
-from experiments.results import write_atomically
+from experiments.files import make_folder, write_atomically
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; lines differ in their dashes
 # and markers as well.
@@ -66,9 +65,6 @@ def _cell(value: Value) -> str:
 
 
 def _write(file: Path, content: bytes) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, content)
-    except OSError as error:
-        raise UserError(f"--out {file.parent} cannot be written: {error.strerror}.") from None
+    make_folder(file.parent)
+    write_atomically(file, content)
     print(f"written to {file}", flush=True)

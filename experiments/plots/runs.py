@@ -3,19 +3,22 @@
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import chex
 import jax
 import numpy as np
+from numpy.typing import NDArray
 
 from experiments.config import TrainConfig, resolve
+from experiments.files import damaged, write_atomically
 from experiments.network import Network
 from experiments.program import Observe
-from experiments.results import EpochMetrics, Result, canonical, write_atomically
+from experiments.results import EpochMetrics, Result, canonical
 from experiments.step import TrainState
 from experiments.train import train
 
@@ -60,11 +63,14 @@ def run_once(
                 write_atomically(out / name, content(state))
 
         train(replace(config, out=out), observe=observe, on_end=on_end)
-    run = Run(
-        out,
-        Result(**json.loads(result.read_text())),
-        [EpochMetrics(**json.loads(line)) for line in (out / "metrics.jsonl").open()],
-    )
+    try:
+        run = Run(
+            out,
+            Result(**json.loads(result.read_text())),
+            [EpochMetrics(**json.loads(line)) for line in (out / "metrics.jsonl").open()],
+        )
+    except (OSError, ValueError, TypeError):
+        raise damaged(out) from None
     print(f"{out}: {run.result.test_accuracy:.2f} %, {run.result.seconds:.0f} s", flush=True)
     return run
 
@@ -100,8 +106,20 @@ def weights(state: TrainState) -> bytes:
 
 def read_weights(file: Path, network: Network) -> tuple[chex.ArrayTree, chex.ArrayTree]:
     """Parameters and batch statistics of a network, from what `weights` wrote."""
-    template = (network.params, network.batch_stats)
-    with np.load(file) as content:
-        leaves = [content[str(i)] for i in range(len(content.files))]
-    params, batch_stats = jax.tree.unflatten(jax.tree.structure(template), leaves)
+    leaves, structure = jax.tree.flatten((network.params, network.batch_stats))
+    read = read_arrays(file, [str(i) for i in range(len(leaves))])
+    params, batch_stats = jax.tree.unflatten(structure, read)
     return params, batch_stats
+
+
+def read_arrays(file: Path, names: Sequence[str]) -> list[NDArray[Any]]:
+    """What `arrays` wrote to a file of a run.
+
+    Raises:
+        UserError: It is something else.
+    """
+    try:
+        with np.load(file) as content:
+            return [content[name] for name in names]
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        raise damaged(file.parent) from None

@@ -11,13 +11,13 @@ import numpy as np
 from experiments.config import Method, resolve
 from experiments.data import load_for
 from experiments.errors import UserError
+from experiments.files import write_atomically
 from experiments.network import Batch, Network, build_network, loss_and_outcome
 from experiments.plots import curves
 from experiments.plots.curves import Curves
 from experiments.plots.options import positive, size_of_runs, train_config
 from experiments.plots.output import COLORS, DASHES, MARKERS, new_figure, write_figure, write_table
-from experiments.plots.runs import arrays, read_weights
-from experiments.results import write_atomically
+from experiments.plots.runs import arrays, read_arrays, read_weights
 from experiments.sharpness import fixed_subset
 from xsam_jax import curvature, mean_grad_fn
 
@@ -109,10 +109,8 @@ def make(options: Spectrum) -> None:
                 trees = read_weights(run.out / "weights.npz", network)
                 found = measure(network, *trees, subset, options)
                 write_atomically(run.out / file, arrays(**found._asdict()))
-            with np.load(run.out / file) as content:
-                measured[method, run.result.seed] = Measured(
-                    *(content[field] for field in Measured._fields)
-                )
+            found = Measured(*read_arrays(run.out / file, Measured._fields))
+            measured[method, run.result.seed] = found
     _write_tables(options, measured)
     _draw(options, measured, subset.labels.size)
 

@@ -8,8 +8,8 @@ from markdown_it import MarkdownIt
 
 from experiments.benchmark import store
 from experiments.errors import UserError
+from experiments.files import write_atomically
 from experiments.report.text import report
-from experiments.results import write_atomically
 
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em}"

@@ -24,8 +24,9 @@ import jax
 import numpy as np
 
 from experiments.errors import UserError, command_line, exit_on_user_error
+from experiments.files import make_folder, write_json
 from experiments.machine import device, peak_device_mib, peak_mib
-from experiments.results import versions, write_json
+from experiments.results import versions
 from experiments.speed.steps import BASELINE, PARTS, QUARTER, Step, all_steps, epoch
 from experiments.speed.table import Compiled, Row, table
 from experiments.speed.workloads import WorkloadName, workload
@@ -172,6 +173,7 @@ def main() -> None:
                 "--batch-size, --memory-mib, --rounds and --compilations must be at least 1, "
                 "--epoch-steps at least 0."
             )
+        make_folder(config.out)
         size, rows = measure(config)
         name = f"{jax.default_backend()}-{config.model}-{size}.json"
         steps = " --steps " + " ".join(f'"{step}"' for step in config.steps) if config.steps else ""
@@ -186,7 +188,6 @@ def main() -> None:
             "versions": versions(),
             "rows": [row.to_json() for row in rows],
         }
-        config.out.mkdir(parents=True, exist_ok=True)
         write_json(config.out / name, record)
         print(table(rows))
         print(f"written to {config.out / name}")

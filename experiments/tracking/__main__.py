@@ -11,15 +11,15 @@ costs 2. Expected: results/tracking/README.md. A stopped measurement goes on whe
 run.
 """
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.errors import UserError, command_line, exit_on_user_error
+from experiments.files import make_folder, read_json, write_json
 from experiments.machine import device
 from experiments.plots.options import distinct, positive, seeds
-from experiments.results import versions, write_json
+from experiments.results import versions
 from experiments.tracking.candidates import all_watchers
 from experiments.tracking.report import write_report
 from experiments.tracking.settings import SETTINGS, Problem, SettingName, make_problem
@@ -63,9 +63,12 @@ def measure(config: TrackingConfig) -> None:
     seeds("seeds", config.seeds)
     for name in ("steps", "batch_size", "every", "sample_size", "num_matvecs"):
         positive(name.replace("_", "-"), getattr(config, name))
+    if config.num_matvecs < 2:
+        raise UserError("--num-matvecs must be at least 2, to find two eigenvalues.")
     if not 0 <= config.burn_in < config.steps:
         raise UserError(f"--burn-in must be in [0, {config.steps}), not {config.burn_in}.")
     sizes = Sizes(*(getattr(config, name) for name in Sizes._fields))
+    make_folder(config.out / "runs")
     _refuse_other_options(config.out / "runs", sizes)
     watchers = all_watchers()
     ready: dict[SettingName, tuple[Problem, Programs]] = {}
@@ -77,11 +80,16 @@ def measure(config: TrackingConfig) -> None:
                 continue
             if name not in ready:
                 problem = make_problem(name, config.data_dir)
+                images = len(problem.data.labels)
+                if config.batch_size > images:
+                    raise UserError(
+                        f"--batch-size must be at most the {images} training images of {name}, "
+                        f"not {config.batch_size}."
+                    )
                 ready[name] = problem, compile_programs(problem, watchers, sizes)
             started = time.process_time()
             run = watch(*ready[name], watchers, sizes, seed)
             seconds = time.process_time() - started
-            file.parent.mkdir(parents=True, exist_ok=True)
             record = {"setting": name, "seed": seed, "options": sizes._asdict(), **run}
             write_json(
                 file,
@@ -94,7 +102,7 @@ def measure(config: TrackingConfig) -> None:
 def _refuse_other_options(folder: Path, sizes: Sizes) -> None:
     # The report averages all that are there.
     for file in sorted(folder.glob("*.json")):
-        if json.loads(file.read_text())["options"] != sizes._asdict():
+        if read_json(file)["options"] != sizes._asdict():
             raise UserError(f"{file} is a run of other options: name another folder with --out.")
 
 

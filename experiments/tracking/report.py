@@ -1,6 +1,5 @@
 """The table and the Pareto front, from the runs of a folder."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.files import read_json
 from experiments.plots.output import COLORS, MARKERS, new_figure, write_figure, write_table
 from experiments.tracking.settings import SETTINGS, SettingName
 from experiments.tracking.watch import OWN_BATCH
@@ -39,7 +39,7 @@ def scores(runs: list[Mapping[str, Any]], of: str) -> Scores:
 
 def read_runs(folder: Path) -> list[Mapping[str, Any]]:
     """All finished runs, seed by seed."""
-    runs = [json.loads(file.read_text()) for file in (folder / "runs").glob("*.json")]
+    runs = [read_json(file) for file in (folder / "runs").glob("*.json")]
     return sorted(runs, key=lambda run: (run["seed"], run["setting"]))
 
 

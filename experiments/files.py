@@ -1,0 +1,62 @@
+"""Files are written as a whole, and what goes wrong with them is said in one sentence."""
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+from experiments.errors import UserError
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of results that are still to be measured.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"--out {folder} cannot be written: {error.strerror}.") from None
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """Replace a file as a whole.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(file)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise UserError(f"{file} cannot be written: {error.strerror}.") from None
+
+
+def write_json(file: Path, value: dict[str, Any]) -> None:
+    """Replace a JSON file as a whole."""
+    write_atomically(file, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def damaged(place: Path) -> UserError:
+    """The error of a file, or a folder of files, that a command would make again."""
+    return UserError(f"{place} is damaged: remove it, and the same command makes it anew.")
+
+
+def read_json(file: Path) -> Any:
+    """What `write_json` wrote.
+
+    Raises:
+        UserError: It is something else.
+    """
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError):
+        raise damaged(file) from None
