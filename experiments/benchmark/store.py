@@ -43,8 +43,10 @@ def read(out: Path) -> list[Line]:
         known = False
     if not known:
         raise UserError(f"{file} is not the result file of a benchmark.")
-    # Two programs may have made one run: it counts once.
-    return list({line["key"]: line for line in reversed(found)}.values())[::-1]
+    once: dict[str, Line] = {}
+    for line in found:
+        once.setdefault(line["key"], line)  # two programs may have made a run
+    return list(once.values())
 
 
 @contextmanager

@@ -78,6 +78,7 @@ def main() -> None:
 
     def listen() -> None:
         for line in sys.stdin:
+            at_work.set()
             lines.put(line)
         if at_work.is_set():
             os._exit(1)
@@ -85,7 +86,6 @@ def main() -> None:
 
     Thread(target=listen, daemon=True).start()
     while (line := lines.get()) is not None:
-        at_work.set()
         said = json.dumps(run(decode(line)))
         at_work.clear()
         print(said, flush=True)

@@ -1,17 +1,13 @@
 """The benchmark: equal tuning, resuming, failures, and a report that says what it knows."""
 
 import json
-import signal
-import sys
-import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from experiments.benchmark import store, worker
+from experiments.benchmark import store
 from experiments.benchmark.__main__ import (
     BenchmarkConfig,
     main,
@@ -33,8 +29,7 @@ from experiments.benchmark.protocol import (
     points,
     tuning_runs,
 )
-from experiments.benchmark.runner import execute, slots
-from experiments.benchmark.worker import decode, encode
+from experiments.benchmark.worker import encode
 from experiments.config import resolve
 from experiments.errors import UserError
 from tests.experiments.conftest import Fails
@@ -143,24 +138,6 @@ def test_a_folder_with_other_runs_of_a_method_is_refused(stage: str, tmp_path: P
         missing(protocol, stage, [*trials, strange], tmp_path)
 
 
-def test_a_worker_reports_an_error_without_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: Any, **__: Any) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr(worker, "train", broken)
-    assert worker.run(tuning_runs(TINY, SAM)[0].config) == {"error": "MemoryError: no message"}
-
-
-def test_worker_gets_what_was_planned() -> None:
-    config = replace(tuning_runs(TINY, SAM)[0].config, data_dir=Path("a"))
-    assert decode(encode(config)) == config
-
-
-def test_cores_are_shared_out() -> None:
-    assert slots(1) == [frozenset()]
-    assert all(slots(2))
-
-
 @pytest.mark.slow
 def test_benchmark_resumes_and_reports(tmp_path: Path) -> None:
     protocol = replace(TINY, methods=("sam", "xsam"))
@@ -199,53 +176,38 @@ def test_benchmark_resumes_and_reports(tmp_path: Path) -> None:
     assert estimate(protocol, list(again), jobs=1) == "Nothing is left to run."
 
 
-@pytest.mark.slow
-def test_a_failed_run_does_not_stop_the_rest() -> None:
-    good = tuning_runs(TINY, SAM)
-    bad = good[0]._replace(config=replace(good[0].config, train_images=10_000))
-    said: list[tuple[str, bool]] = []
-    execute([bad, *good], 1, lambda run, answer: said.append((run.key, "error" in answer)))
-    assert said == [(bad.key, True), *((run.key, False) for run in good)]
-
-
-def test_a_worker_that_dies_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    program = "import sys; sys.stdin.readline(); print('no memory', file=sys.stderr); sys.exit(3)"
-    monkeypatch.setattr("experiments.benchmark.runner._WORKER", (sys.executable, "-c", program))
-    said: list[str] = []
-    plan = tuning_runs(TINY, SAM)
-    execute(plan, 1, lambda _, answer: said.append(answer["error"]))
-    assert said == ["the worker ended with status 3: no memory"] * len(plan)
-
-
-def test_an_interruption_ends_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The second worker would never answer.
-    program = (
-        "import sys, time; line = sys.stdin.readline();"
-        "print('{}', flush=True) if 'sgd' in line else time.sleep(600)"
-    )
-    monkeypatch.setattr("experiments.benchmark.runner._WORKER", (sys.executable, "-c", program))
-    plan = [tuning_runs(TINY, SAM)[0], tuning_runs(TINY, SAM._replace(method="sgd"))[0]]
-    interrupt = signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)
-    # A shell's background jobs start with it ignored.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    threading.Timer(2.0, *interrupt).start()
-    said: list[str] = []
-    started = time.monotonic()
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            execute([plan[1], plan[0]], 1, lambda run, _: said.append(run.config.method))
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert said == ["sgd"]
-    assert time.monotonic() - started < 60
-
-
 def test_a_strange_file_is_left_alone(tmp_path: Path) -> None:
-    for content in ('{"a": 1}\n', "not json\n", "[1]\n"):
-        (tmp_path / store.FILE).write_text(content)
+    no_run = dict.fromkeys(("key", "stage", "revision", "result", "cpu_seconds"), 1) | {
+        "config": {}
+    }
+    for content in (
+        b'{"a": 1}\n',
+        b"not json\n",
+        b"[1]\n",
+        b"\xff\n",
+        json.dumps(no_run).encode() + b"\n",
+    ):
+        (tmp_path / store.FILE).write_bytes(content)
         with pytest.raises(UserError, match="not the result file of a benchmark"):
             store.read(tmp_path)
-        assert (tmp_path / store.FILE).read_text() == content
+        assert (tmp_path / store.FILE).read_bytes() == content
+
+
+def test_a_run_that_two_programs_made_counts_once(tmp_path: Path) -> None:
+    lines = [
+        {**line(50.0 + i, 0.1), "key": key, "revision": "", "cpu_seconds": 1.0}
+        for i, key in enumerate("aba")
+    ]
+    for each in lines:
+        store.append(tmp_path, each)
+    assert store.read(tmp_path) == lines[:2]
+
+
+def test_a_folder_is_for_one_benchmark_at_a_time(tmp_path: Path) -> None:
+    with store.locked(tmp_path), pytest.raises(UserError, match="in use by another benchmark"):
+        run_benchmark(TINY, tmp_path, jobs=1)
+    with store.locked(tmp_path):
+        assert store.read(tmp_path) == []
 
 
 @pytest.mark.slow

@@ -96,3 +96,4 @@ def test_pareto_front() -> None:
 def test_wrong_options(fails: Fails) -> None:
     assert "--burn-in must be in [0, 400)" in fails(main, ["--burn-in", "400"])
     assert "--sample-size must be at least 1" in fails(main, ["--sample-size", "0"])
+    assert "--num-matvecs must be at least 2" in fails(main, ["--num-matvecs", "1"])
