@@ -24,9 +24,9 @@ def _kernel_gradient(x: chex.Array, cotangent: chex.Array, **params: Any) -> che
     return jax.vjp(lambda kernel: convolve(x, kernel, (1, 1), "SAME"), kernel)[1](cotangent)[0]
 
 
-def _images(batch: int, dtype: Any) -> list[chex.Array]:
+def _images(batch: int, dtype: Any, pixels: tuple[int, int] = (28, 28)) -> list[chex.Array]:
     draw = np.random.default_rng(2).normal
-    return [jnp.asarray(draw(size=(batch, 28, 28, 2)), dtype) for _ in range(2)]
+    return [jnp.asarray(draw(size=(batch, *pixels, 2)), dtype) for _ in range(2)]
 
 
 def _parts(jaxpr: Any) -> list[int]:
@@ -39,12 +39,31 @@ def _parts(jaxpr: Any) -> list[int]:
 FAST = xsam_jax.channels_last(_kernel_gradient)
 
 
-@pytest.mark.parametrize(("batch", "parts"), [(4, 1), (8, 2), (12, 2), (15, 1), (64, 16)])
+@pytest.mark.parametrize(("batch", "parts"), [(4, 1), (8, 2), (12, 2), (15, 1), (36, 4), (64, 16)])
 def test_long_sums_are_computed_in_parts(batch: int, parts: int) -> None:
     args = _images(batch, jnp.float64)
     assert _parts(jax.make_jaxpr(FAST)(*args).jaxpr) == ([] if parts == 1 else [parts])
     expected = jax.jit(_kernel_gradient)(*args)
     np.testing.assert_allclose(jax.jit(FAST)(*args), expected, rtol=1e-12, atol=1e-11)
+
+
+@pytest.mark.parametrize(("batch", "pixels", "parts"), [(2, (37, 83), 1), (6, (32, 32), 2)])
+def test_the_shortest_long_sum(batch: int, pixels: tuple[int, int], parts: int) -> None:
+    """One of 6,144 terms, as the documentation says; 6,142 are summed as one."""
+    args = _images(batch, jnp.float64, pixels)
+    assert _parts(jax.make_jaxpr(FAST)(*args).jaxpr) == ([] if parts == 1 else [parts])
+
+
+@pytest.mark.parametrize("groups", ["feature_group_count", "batch_group_count"])
+def test_groups_of_long_sums_are_whole(groups: str) -> None:
+    x, kernel = jnp.ones((2, 2048, 4, 4)), jnp.ones((2, 1024, 3, 3))
+    x = x if groups == "feature_group_count" else x[:, :1024]
+    convolve = partial(lax.conv_general_dilated, window_strides=(1, 1), padding="SAME")
+    grouped = partial(convolve, **{groups: 2})
+    for fn, loops in ((convolve, [2]), (grouped, [])):
+        operand = x[:, :1024] if fn is convolve else x
+        jaxpr = jax.make_jaxpr(xsam_jax.channels_last(fn))(operand, kernel).jaxpr
+        assert _parts(jaxpr) == loops
 
 
 def test_sums_in_parts_are_for_the_cpu_alone() -> None:
