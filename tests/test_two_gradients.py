@@ -145,7 +145,7 @@ def test_arguments_of_update(method: str) -> None:
         ),
         (lambda: xsam_jax.power_iteration(every=0), ValueError, "every must be an integer >= 1"),
         (lambda: xsam_jax.power_iteration(iters=2.0), TypeError, "iters must be an integer >= 1"),
-        (lambda: xsam_jax.power_iteration(seed=-1), ValueError, r"seed must be an integer in \[0, "),
+        (lambda: xsam_jax.power_iteration(seed=-1), ValueError, "seed must be an integer in"),
         (lambda: xsam_jax.oja(rate=0), ValueError, "rate must be a number > 0, got 0"),
     ],
 )
