@@ -61,6 +61,8 @@ def locked(out: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"--out {out} is in use by another benchmark.") from None
+        except OSError:
+            pass  # a file system without locks
         yield
 
 
