@@ -70,7 +70,8 @@ def measure(config: LambdaMaxConfig) -> dict[str, Any]:
         The eigenvalue, the norm of ``H v - value v``, and time and memory.
 
     Raises:
-        UserError: The numbers do not go together, or the data are missing.
+        UserError: The numbers do not go together, the data are missing, or the folder cannot be
+            written.
     """
     data = load(config.dataset, config.data_dir)
     sizes = [config.images] if config.start_images is None else [config.start_images, config.images]
@@ -85,6 +86,7 @@ def measure(config: LambdaMaxConfig) -> dict[str, Any]:
                 f"{option} must be a multiple of --batch-size = {config.batch_size}, at most the "
                 f"{len(data.train_images)} there are, not {size}."
             )
+    make_folder(config.out)
     network = build_network(config.model, data, jax.random.key(0))
 
     def batches(size: int) -> Batch:
@@ -136,7 +138,6 @@ def main() -> None:
     """Run the command line."""
     with exit_on_user_error():
         config = command_line(LambdaMaxConfig, "experiments.lambda_max", __doc__)
-        make_folder(config.out)
         start = (
             f" --start-images {config.start_images} --start-matvecs {config.start_matvecs}"
             if config.start_images is not None

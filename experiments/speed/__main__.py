@@ -104,7 +104,8 @@ def measure(config: SpeedConfig) -> tuple[int, list[Row]]:
         The batch size and a row for each step.
 
     Raises:
-        UserError: A step has no such name, or cannot be taken with this batch.
+        UserError: A step has no such name, or cannot be taken with this batch, or the folder
+            cannot be written.
     """
     work = workload(config.model)
     steps = all_steps(work)
@@ -122,6 +123,7 @@ def measure(config: SpeedConfig) -> tuple[int, list[Row]]:
         if asked := {QUARTER, PARTS} & {*(config.steps or ())}:
             raise UserError(f"--batch-size must be a multiple of 4 for {', '.join(sorted(asked))}.")
         steps = {name: step for name, step in steps.items() if name not in (QUARTER, PARTS)}
+    make_folder(config.out)
     batch = work.batch(size)
     calls: dict[str, list[Callable[[], Any]]] = {name: [] for name in steps}
     compilations: dict[str, list[Compiled]] = {name: [] for name in steps}
@@ -173,7 +175,6 @@ def main() -> None:
                 "--batch-size, --memory-mib, --rounds and --compilations must be at least 1, "
                 "--epoch-steps at least 0."
             )
-        make_folder(config.out)
         size, rows = measure(config)
         name = f"{jax.default_backend()}-{config.model}-{size}.json"
         steps = " --steps " + " ".join(f'"{step}"' for step in config.steps) if config.steps else ""

@@ -31,6 +31,10 @@ def _degrees(a: Any, b: Any) -> float:
 
 
 class TestAngle:
+    def test_of_trees_without_a_number(self) -> None:
+        for tree in ({}, {"a": jnp.zeros((0, 2))}):
+            assert curvature.angle(tree, tree) == 0
+
     @pytest.mark.parametrize("scale", [1e-30, 1e-22, 1e22, 1e30])
     @pytest.mark.parametrize("layerwise", [False, True])
     def test_of_numbers_whose_squares_are_out_of_range(self, scale: float, layerwise: bool) -> None:

@@ -53,8 +53,8 @@ def test_a_benchmark_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("main", "arguments"),
     [
-        (lambda_max.main, ["--model", "mlp"]),
-        (speed.main, ["--model", "mlp"]),
+        (lambda_max.main, ["--model", "mlp", "--dataset", "digits", "--images", "128"]),
+        (speed.main, ["--model", "mlp", "--batch-size", "4"]),
         (tracking.main, ["--settings", "mlp"]),
     ],
     ids=["lambda_max", "speed", "tracking"],
@@ -66,7 +66,8 @@ def test_a_folder_that_cannot_be_is_refused_before_the_measurement(
     monkeypatch: pytest.MonkeyPatch,
     fails: Fails,
 ) -> None:
-    for name in ("lambda_max.measure", "speed.__main__.measure", "tracking.__main__.watch"):
+    first = "lambda_max.build_network", "speed.__main__.compile_step", "tracking.__main__.watch"
+    for name in first:
         monkeypatch.setattr(f"experiments.{name}", lambda *_: pytest.fail("measured"))
     (tmp_path / "file").touch()
     message = fails(main, [*arguments, "--out", str(tmp_path / "file")])
