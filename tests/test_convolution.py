@@ -183,6 +183,7 @@ def test_composes_with_vmap_grad_and_structure() -> None:
         rtol=1e-4,
         atol=1e-6,
     )
+    assert fast.__name__ == gradient.__name__
     named = xsam_jax.channels_last(lambda a, *, b: {"sum": a + b, "none": None, "pair": (a, b)})
     assert named(1, b=2) == {"sum": 3, "none": None, "pair": (1, 2)}
 

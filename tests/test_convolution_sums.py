@@ -66,6 +66,15 @@ def test_groups_of_long_sums_are_whole(groups: str) -> None:
         assert _parts(jaxpr) == loops
 
 
+@pytest.mark.parametrize("constant", [0, 1])
+def test_of_an_operand_that_is_a_constant(constant: int) -> None:
+    args = _images(64, jnp.float32)
+    traced = args.pop(1 - constant)
+    place = lambda one: (one, *args) if constant else (*args, one)
+    fast = xsam_jax.channels_last(lambda one: _kernel_gradient(*place(one)))
+    assert _parts(jax.make_jaxpr(fast)(traced).jaxpr) == [16]
+
+
 def test_sums_in_parts_are_for_the_cpu_alone() -> None:
     args = _images(64, jnp.float32)
     for fn, platform, loop in (

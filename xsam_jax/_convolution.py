@@ -179,10 +179,9 @@ def _parts(
     window. In parts that fit into the caches it takes a third to a fifth of the time.
     """
     parts = 1
-    # Not in a mesh, where the images may lie on different devices, nor of an unknown number.
-    known = isinstance(terms, int) and isinstance(features, int)
-    whole = feature_group_count == batch_group_count == 1
-    if known and whole and jax.sharding.get_abstract_mesh().empty:
+    # Not in a mesh, where images may lie on different devices, nor where their number is unknown.
+    known = isinstance(terms, int) and jax.sharding.get_abstract_mesh().empty
+    if known and feature_group_count == batch_group_count == 1:
         while terms >= 2 * parts * _LONG and features % (2 * parts) == 0:
             parts *= 2
     return parts
