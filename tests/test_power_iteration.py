@@ -71,6 +71,9 @@ def test_seeds_and_start() -> None:
     spectrum = [4.0, 3.5, 3.0, 2.0, 1.0]
     vector = lambda **arguments: quadratic.flat_steps(_run(spectrum, **arguments)[0].eigenvector)
     np.testing.assert_array_equal(vector(seed=3), vector(seed=3))
+    assert np.linalg.norm(vector(seed=2**63 - 1)) == pytest.approx(1)
+    with pytest.raises(ValueError, match="seed must be"):
+        vector(seed=2**63)
     assert np.abs(vector(seed=3) - vector(seed=4)).max() > 1e-3
     seeds = jnp.array([3, 4])
     expected = jnp.stack([vector(seed=3), vector(seed=4)])
