@@ -4,8 +4,18 @@ import importlib.util
 import sys
 
 _NEEDED = (
-    *("chex", "flax", "jax", "markdown_it", "matfree", "matplotlib", "optax", "orbax", "rich"),
-    *("scipy", "sklearn", "tyro"),
+    "chex",
+    "flax",
+    "jax",
+    "markdown_it",
+    "matfree",
+    "matplotlib",
+    "optax",
+    "orbax",
+    "rich",
+    "scipy",
+    "sklearn",
+    "tyro",
 )
 
 if _missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:

@@ -3,10 +3,20 @@
 import jax
 import jax.numpy as jnp
 
+from experiments.errors import UserError
+
 
 def steps_per_epoch(num_images: int, batch_size: int) -> int:
     """Number of batches in which every image is seen."""
     return -(-num_images // batch_size)
+
+
+def check_batch_size(batch_size: int, num_images: int) -> None:
+    """Raises `UserError` unless there are enough images for a batch, as `epoch_order` needs."""
+    if batch_size > num_images:
+        raise UserError(
+            f"--batch-size must be at most the {num_images} training images, not {batch_size}."
+        )
 
 
 def part_size(part: float, batch_size: int) -> int:

@@ -2,12 +2,22 @@
 
 import json
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
 from experiments.errors import UserError
+
+
+@contextmanager
+def writing(place: str | Path) -> Iterator[None]:
+    """Turn what goes wrong with a file or a folder into a `UserError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{place} cannot be written: {error.strerror}.") from None
 
 
 def make_folder(folder: Path) -> None:
@@ -16,12 +26,10 @@ def make_folder(folder: Path) -> None:
     Raises:
         UserError: It cannot be written.
     """
-    try:
+    with writing(f"--out {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
             pass
-    except OSError as error:
-        raise UserError(f"--out {folder} cannot be written: {error.strerror}.") from None
 
 
 def write_atomically(file: Path, content: bytes) -> None:
@@ -31,13 +39,14 @@ def write_atomically(file: Path, content: bytes) -> None:
         UserError: It cannot be written.
     """
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(file)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise UserError(f"{file} cannot be written: {error.strerror}.") from None
+    with writing(file):
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(file)
+        except OSError:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
 
 
 def write_json(file: Path, value: dict[str, Any]) -> None:

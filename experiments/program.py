@@ -11,11 +11,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments.batches import part_size, steps_per_epoch
+from experiments.batches import check_batch_size, part_size, steps_per_epoch
 from experiments.config import ResolvedConfig
 from experiments.data import Dataset, load_for
 from experiments.devices import AXIS, ONE_DEVICE, Devices
-from experiments.errors import UserError
 from experiments.evaluate import Evaluation, make_evaluate
 from experiments.methods import Varied, build_method, varied
 from experiments.network import Batch, build_network
@@ -98,11 +97,7 @@ def _program(config: ResolvedConfig, observe: Observe | None, devices: Devices) 
     devices.check_batch(config.batch_size)
     devices.check_batch(part_size(ascent_part, config.batch_size), "--ascent-part of --batch-size")
     data = load_for(config)
-    if config.batch_size > len(data.train_images):
-        raise UserError(
-            f"--batch-size must be at most the {len(data.train_images)} training images, "
-            f"not {config.batch_size}."
-        )
+    check_batch_size(config.batch_size, len(data.train_images))
     steps = steps_per_epoch(len(data.train_images), config.batch_size)
     train_data = Batch(data.train_images, data.train_labels)
     axis_name = None if devices.mesh is None else AXIS

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from experiments.config import ResolvedConfig
 from experiments.errors import UserError
-from experiments.files import write_atomically, write_json
+from experiments.files import write_atomically, write_json, writing
 
 CHECKPOINTS = "checkpoints"
 _PACKAGES = ("jax", "jaxlib", "optax", "flax", "xsam_jax")
@@ -108,15 +108,13 @@ def open_run(config: ResolvedConfig) -> None:
             finished or with a checkpoint, or a config.json that no run wrote.
     """
     out = config.out
-    try:
+    with writing(f"--out {out}"):
         _refuse_other_run(config)
         out.mkdir(parents=True, exist_ok=True)
         # From here on the directory holds an unfinished run, whatever it held before.
         for name in ("result.json", "metrics.jsonl", "curves.png"):
             (out / name).unlink(missing_ok=True)
         write_json(out / "config.json", config.to_json())
-    except OSError as error:
-        raise UserError(f"--out {out} cannot be written: {error.strerror}.") from None
 
 
 def _refuse_other_run(config: ResolvedConfig) -> None:

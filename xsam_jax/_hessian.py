@@ -51,17 +51,15 @@ def flat_hessian(grad_fn: GradFn, params: chex.ArrayTree) -> FlatHessian:
     def product(flat: chex.Array) -> chex.Array:
         return flatten(hvp(grad_fn, params, unflatten(flat)))
 
-    def varying(flat: chex.Array) -> chex.Array:
-        result: chex.Array = _linalg.varying_like(flat, params)
-        return result
-
-    traced, constants = jax.closure_convert(product, varying(jnp.zeros((size,), dtype)))
-
-    def matvec(flat: chex.Array) -> chex.Array:
-        result: chex.Array = traced(varying(flat), *constants)
-        return result
-
-    return FlatHessian(matvec, flatten, unflatten, size, dtype)
+    vector = _linalg.varying_like(jnp.zeros((size,), dtype), params)
+    traced, constants = jax.closure_convert(product, vector)
+    return FlatHessian(
+        lambda flat: traced(_linalg.varying_like(flat, params), *constants),
+        flatten,
+        unflatten,
+        size,
+        dtype,
+    )
 
 
 def _replicate(leaf: chex.Array) -> chex.Array:

@@ -11,6 +11,7 @@ from typing import Any
 
 from experiments.benchmark.protocol import Line
 from experiments.errors import UserError
+from experiments.files import writing
 
 FILE = "results.jsonl"
 
@@ -54,9 +55,11 @@ def locked(out: Path) -> Iterator[None]:
     """Keep other processes from adding to a benchmark.
 
     Raises:
-        UserError: Another one does so.
+        UserError: Another one does so, or the file cannot be written.
     """
-    with (out / FILE).open("a") as file:
+    with writing(out / FILE):
+        file = (out / FILE).open("a")
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -75,13 +78,10 @@ def mend(out: Path) -> None:
 
 def append(out: Path, line: Mapping[str, Any]) -> None:
     """Add a finished run, and see it on the disk."""
-    try:
-        with (out / FILE).open("a") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise UserError(f"{out / FILE} cannot be written: {error.strerror}.") from None
+    with writing(out / FILE), (out / FILE).open("a") as file:
+        file.write(json.dumps(line) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def revision() -> str:

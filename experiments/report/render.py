@@ -42,12 +42,6 @@ def write_report(out: Path) -> None:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
         f"<style>{_STYLE}</style><body>{page}</body></html>\n"
     )
-    try:
-        for name, content in {
-            "report.md": text.encode(),
-            "report.html": page.encode(),
-            **pictures,
-        }.items():
-            write_atomically(out / name, content)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror}.") from None
+    files = {"report.md": text.encode(), "report.html": page.encode(), **pictures}
+    for name, content in files.items():
+        write_atomically(out / name, content)

@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.batches import check_batch_size
 from experiments.errors import UserError, command_line, exit_on_user_error
 from experiments.files import make_folder, read_json, write_json
 from experiments.machine import device
@@ -61,7 +62,7 @@ def measure(config: TrackingConfig) -> None:
     """
     distinct("settings", config.settings)
     seeds("seeds", config.seeds)
-    for name in ("steps", "batch_size", "every", "sample_size", "num_matvecs"):
+    for name in ("steps", "batch_size", "every", "sample_size"):
         positive(name.replace("_", "-"), getattr(config, name))
     if config.num_matvecs < 2:
         raise UserError("--num-matvecs must be at least 2, to find two eigenvalues.")
@@ -80,12 +81,7 @@ def measure(config: TrackingConfig) -> None:
                 continue
             if name not in ready:
                 problem = make_problem(name, config.data_dir)
-                images = len(problem.data.labels)
-                if config.batch_size > images:
-                    raise UserError(
-                        f"--batch-size must be at most the {images} training images of {name}, "
-                        f"not {config.batch_size}."
-                    )
+                check_batch_size(config.batch_size, len(problem.data.labels))
                 ready[name] = problem, compile_programs(problem, watchers, sizes)
             started = time.process_time()
             run = watch(*ready[name], watchers, sizes, seed)

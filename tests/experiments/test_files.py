@@ -50,6 +50,15 @@ def test_a_benchmark_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         store.append(tmp_path, {"key": "a"})
 
 
+def test_a_benchmark_whose_file_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / store.FILE).mkdir()
+    with (
+        pytest.raises(UserError, match=r"results.jsonl cannot be written: Is a directory"),
+        store.locked(tmp_path),
+    ):
+        pass
+
+
 @pytest.mark.parametrize(
     ("main", "arguments"),
     [

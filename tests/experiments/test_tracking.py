@@ -93,6 +93,11 @@ def test_pareto_front() -> None:
     assert pareto_front(points) == ([2.0, 3.0], [0.9, 0.95])
 
 
+def test_more_images_than_there_are(tmp_path: Path, fails: Fails) -> None:
+    options = ["--settings", "mlp", "--batch-size", "5000", "--out", str(tmp_path)]
+    assert "--batch-size must be at most the 1437 training images, not 5000" in fails(main, options)
+
+
 def test_wrong_options(fails: Fails) -> None:
     assert "--burn-in must be in [0, 400)" in fails(main, ["--burn-in", "400"])
     assert "--sample-size must be at least 1" in fails(main, ["--sample-size", "0"])
