@@ -33,8 +33,10 @@ def planned(step: Callable[[GradFn, chex.Array, Any], chex.ArrayTree], state: An
 def test_the_gradients_use_the_same_memory() -> None:
     """Side by side they need twice as much; a refresh of the eigenvector needs that in any case."""
 
-    def of(tx: optax.GradientTransformationExtraArgs) -> int:
-        step = lambda gradient, w, state: tx.update(gradient(w), state, w, grad_fn=gradient)
+    def of(tx: optax.GradientTransformationExtraArgs, refresh: bool | None = None) -> int:
+        step = lambda gradient, w, state: tx.update(
+            gradient(w), state, w, grad_fn=gradient, refresh=refresh
+        )
         return planned(step, tx.init(jnp.zeros((12, 16, 16))))
 
     one = planned(lambda gradient, w, _: gradient(w))
@@ -42,6 +44,8 @@ def test_the_gradients_use_the_same_memory() -> None:
     assert both > 1.8 * one
     assert of(xsam_jax.sam()) < 1.1 * one
     assert of(xsam_jax.xsam()) < 1.3 * both
+    assert of(xsam_jax.xsam(), True) == of(xsam_jax.xsam())
+    assert of(xsam_jax.xsam(), False) < 1.1 * one
 
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])

@@ -134,7 +134,8 @@ def integer(name: str, value: Any, low: int, high: int | None = None) -> None:
 def boolean(name: str, value: Any) -> None:
     """Raises unless ``value`` is True or False."""
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
+        static = " (under jax.jit a static argument)" if isinstance(value, jax.Array) else ""
+        raise TypeError(f"{name} must be True or False{static}, got {value!r}")
 
 
 def instance(name: str, value: Any, cls: type, allowed: str) -> None:

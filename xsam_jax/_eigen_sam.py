@@ -56,7 +56,8 @@ def eigen_sam(
         is that of all examples. Not with `oja` or `subspace`, whose product has one perturbation.
 
     Returns:
-      A transformation with ``update(updates, state, params, *, grad_fn, curvature_grad_fn=None)``.
+      A transformation with ``update(updates, state, params, *, grad_fn, curvature_grad_fn=None,
+      refresh=None)``, as that of `xsam`.
 
     Raises:
       TypeError, ValueError: an argument that is out of its range.

@@ -27,6 +27,12 @@ def power_iteration(
     whose gradients are not finite is made in the next step. Outside of `jax.jit` every step
     compiles its refresh anew.
 
+    The refresh is a branch of the compiled step: its memory is reserved in every step, and a GPU
+    waits until the host knows which way to go. A training loop that counts its steps can have two
+    compiled steps instead, by ``update(..., refresh=step % every == 0)``, a Python bool and under
+    `jax.jit` a static argument. Then ``every`` does not count, and a refresh in a step whose
+    gradients are not finite is lost.
+
     The eigenvalue is the Rayleigh quotient ``<v, Hv>`` of the last product, so it belongs to the
     vector before the last iteration: one for the new vector would cost another product.
 

@@ -29,6 +29,7 @@ class Ascent(NamedTuple):
     own: chex.ArrayTree  # the gradient to perturb with: grads, or this device's
     params: chex.ArrayTree
     hvp: Callable[[chex.ArrayTree, chex.ArrayTree], chex.ArrayTree]  # w, v -> H(w) v
+    refresh: bool | None = None  # of the eigenvector, by the caller's choice; None: the tracker's
 
 
 class Descent(NamedTuple):
@@ -117,6 +118,7 @@ def two_gradients(
         *,
         grad_fn: GradFn | None = None,
         curvature_grad_fn: GradFn | None = None,
+        refresh: bool | None = None,
         **extra_args: Any,
     ) -> tuple[chex.ArrayTree, State]:
         if params is None:
@@ -125,6 +127,9 @@ def two_gradients(
         _checks.same_tree("updates", updates, params)
         _checks.real("updates", updates)
         _checks.varying("updates", updates, axis_name)
+        if refresh is not None:
+            _checks.boolean("refresh", refresh)  # what is compiled depends on it
+            refresh = bool(refresh)
         gradient = _averaged("grad_fn", grad_fn, params, axis_name)
         curvature = gradient
         if curvature_grad_fn is not None:
@@ -134,7 +139,7 @@ def two_gradients(
         grads = _mean(updates, axis_name)
         own = updates if per_device else grads
         new_state: Any
-        perturbation, new_state = ascent(Ascent(grads, own, params, product), state)
+        perturbation, new_state = ascent(Ascent(grads, own, params, product, refresh), state)
         perturbed = _linalg.cast_like(_linalg.combine((1, params), perturbation), params)
         squared = _linalg.vdot(own, own)
         if per_device:

@@ -72,11 +72,12 @@ def xsam(
         is that of all examples. Not with `oja` or `subspace`, whose product has one perturbation.
 
     Returns:
-      A transformation with ``update(updates, state, params, *, grad_fn, curvature_grad_fn=None)``
-      and state `XSAMState`: ``updates`` is the gradient at ``params``, ``grad_fn(params)`` the
-      gradient of the same mini-batch, ``curvature_grad_fn`` a gradient for Hessian products only,
-      such as that of fewer examples. With ``alpha=0, normalize=False`` it is SAM, with the
-      curvature watched.
+      A transformation with ``update(updates, state, params, *, grad_fn, curvature_grad_fn=None,
+      refresh=None)`` and state `XSAMState`: ``updates`` is the gradient at ``params``,
+      ``grad_fn(params)`` the gradient of the same mini-batch, ``curvature_grad_fn`` a gradient for
+      Hessian products only, such as that of fewer examples, and ``refresh`` whether
+      `power_iteration` computes a new eigenvector, where that is not left to it. With ``alpha=0,
+      normalize=False`` it is SAM, with the curvature watched.
 
     Raises:
       TypeError, ValueError: an argument that is out of its range.

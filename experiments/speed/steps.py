@@ -16,6 +16,8 @@ from xsam_jax._hvp import GradFn
 
 BASELINE = "optax.contrib.sam"
 REFRESH, BETWEEN = "xsam, p=100 q=5, refresh", "xsam, p=100 q=5, between"
+# The paper's schedule as two compiled steps, between which the training loop chooses.
+CHOSEN_REFRESH, CHOSEN_BETWEEN = "xsam, refresh=True", "xsam, refresh=False"
 FAST_SGD = "sgd, channels_last"
 QUARTER, PARTS = "the same on 1/4 of the batch", "the same in 4 parts"
 
@@ -57,6 +59,7 @@ def all_steps(work: Workload) -> dict[str, Step]:
         between: bool = False,
         curvature: Callable[[Any], GradFn] | None = None,
         grad: Callable[[chex.ArrayTree, Any], chex.ArrayTree] = plain,
+        refresh: bool | None = None,
     ) -> Step:
         """``between`` two refreshes or at the first; ``curvature`` of a batch is for products."""
         method = optax.with_extra_args_support(tx)
@@ -65,7 +68,9 @@ def all_steps(work: Workload) -> dict[str, Step]:
             def gradient(params: chex.ArrayTree, *_: Any) -> chex.ArrayTree:
                 return grad(params, batch)
 
-            extra = {} if curvature is None else {"curvature_grad_fn": curvature(batch)}
+            extra: dict[str, Any] = {} if refresh is None else {"refresh": refresh}
+            if curvature is not None:
+                extra["curvature_grad_fn"] = curvature(batch)
             updates, state = method.update(
                 gradient(params), state, params, grad_fn=gradient, **extra
             )
@@ -76,8 +81,8 @@ def all_steps(work: Workload) -> dict[str, Step]:
             state = optax.tree.set(state, memory=jnp.int32(1))  # no refresh is due at count 0
         return Step(function, state)
 
-    def chained(method: optax.GradientTransformation, *args: Any) -> Step:
-        return step(optax.chain(method, base()), *args)
+    def chained(method: optax.GradientTransformation, *args: Any, **kwargs: Any) -> Step:
+        return step(optax.chain(method, base()), *args, **kwargs)
 
     optax_sam = optax.contrib.sam(
         base(), optax.chain(optax.contrib.normalize(), optax.sgd(0.05)), opaque_mode=True
@@ -99,6 +104,8 @@ def all_steps(work: Workload) -> dict[str, Step]:
         QUARTER: chained(xsam_jax.xsam(), False, of_a_quarter),
         PARTS: chained(xsam_jax.xsam(), False, in_parts),
         BETWEEN: chained(xsam_jax.xsam(), True),
+        CHOSEN_REFRESH: chained(xsam_jax.xsam(), refresh=True),
+        CHOSEN_BETWEEN: chained(xsam_jax.xsam(), refresh=False),
     }
     if jax.default_backend() == "cpu":
         for name in ("sam", REFRESH, BETWEEN):

@@ -3,7 +3,15 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from experiments.speed.steps import BETWEEN, PARTS, QUARTER, REFRESH, memory_first
+from experiments.speed.steps import (
+    BETWEEN,
+    CHOSEN_BETWEEN,
+    CHOSEN_REFRESH,
+    PARTS,
+    QUARTER,
+    REFRESH,
+    memory_first,
+)
 
 # The paper's p: a refresh in so many steps.
 _PERIOD = 100
@@ -77,6 +85,7 @@ def table(rows: list[Row]) -> str:
         (REFRESH, BETWEEN, ""),
         (QUARTER, BETWEEN, " on 1/4"),
         (PARTS, BETWEEN, " in 4 parts"),
+        (CHOSEN_REFRESH, CHOSEN_BETWEEN, ", two steps"),
         (memory_first(REFRESH), memory_first(BETWEEN), ", memory first"),
     ):
         if refresh in ratios and between in ratios:

@@ -16,6 +16,8 @@ from experiments.speed.__main__ import compile_step, fitting_batch, main
 from experiments.speed.steps import (
     BASELINE,
     BETWEEN,
+    CHOSEN_BETWEEN,
+    CHOSEN_REFRESH,
     PARTS,
     REFRESH,
     Step,
@@ -26,7 +28,7 @@ from experiments.speed.table import Row, from_json, table
 from experiments.speed.workloads import workload
 from tests.experiments.conftest import Fails
 
-XSAM = [REFRESH, PARTS, BETWEEN, memory_first(BETWEEN)]
+XSAM = [REFRESH, PARTS, BETWEEN, CHOSEN_BETWEEN, memory_first(BETWEEN)]
 
 
 @pytest.mark.slow
@@ -43,20 +45,23 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fa
     assert file.name == "cpu-mlp-128.json"
     record = json.loads(file.read_text())
     rows = {row["name"]: from_json(row) for row in record["rows"]}
-    assert [*rows][:6] == [BASELINE, "sam", *XSAM]
+    assert [*rows][: 2 + len(XSAM)] == [BASELINE, "sam", *XSAM]
     assert rows[BASELINE].ratio == rows[BASELINE].fastest == 1
     # What does not depend on the machine: SAM is optax's SAM, and a refresh needs more memory.
-    optax_sam, sam, refresh, parts = (
-        rows[name].compiled for name in (BASELINE, "sam", REFRESH, PARTS)
+    optax_sam, sam, refresh, parts, chosen = (
+        rows[name].compiled for name in (BASELINE, "sam", REFRESH, PARTS, CHOSEN_BETWEEN)
     )
     assert optax_sam is not None
     assert sam is not None
     assert refresh is not None
     assert parts is not None
+    assert chosen is not None
     assert sam.gigaflops == pytest.approx(optax_sam.gigaflops, rel=0.02)
     assert refresh.gigaflops > 1.5 * sam.gigaflops
     assert refresh.temporary_mib > sam.temporary_mib
     assert parts.temporary_mib < refresh.temporary_mib
+    assert chosen.gigaflops < 1.1 * sam.gigaflops
+    assert chosen.temporary_mib < 1.1 * sam.temporary_mib
 
 
 def test_memory_first() -> None:
@@ -87,8 +92,11 @@ def test_table_has_the_mean_of_the_paper_s_schedule() -> None:
     rows = [
         Row(BETWEEN, 1.0, 1.0, (1.0, 1.0), 0.1, None),
         Row(REFRESH, 5.0, 6.0, (5.0, 7.0), 0.6, None),
+        Row(CHOSEN_REFRESH, 5.0, 6.0, (5.0, 7.0), 0.6, None),
+        Row(CHOSEN_BETWEEN, 0.9, 0.9, (0.9, 0.9), 0.1, None),
     ]
     assert "| xsam, p=100 q=5, mean of 100 steps | | 1.05 |" in table(rows)
+    assert "| xsam, p=100 q=5, two steps, mean of 100 steps | | 0.95 |" in table(rows)
 
 
 def test_transformer_is_causal_and_rematerialises() -> None:
