@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.experimental import io_callback
 
 import xsam_jax
 from tests import quadratic
@@ -82,6 +83,39 @@ def test_a_gradient_of_other_dtypes() -> None:
     expected = single(jax.tree.map(lambda w: w + 0.05 * w / optax.tree.norm(params), params))
     chex.assert_trees_all_close(update(1.0), expected, rtol=1e-6)
     assert np.isnan(quadratic.flat(update(jnp.nan))).all()
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_callbacks_under_vmap(ordered: bool) -> None:
+    """`jax.vmap` refuses them in a branch."""
+    tx, calls = xsam_jax.sam(), []
+
+    def gradient(w: chex.Array) -> chex.Array:
+        io_callback(lambda: calls.append(0), None, ordered=ordered)
+        return jnp.sin(w)
+
+    def step(w: chex.Array) -> chex.Array:
+        return tx.update(jnp.sin(w), tx.init(w), w, grad_fn=gradient)[0]
+
+    params = jnp.arange(1.0, 7.0).reshape(2, 3)
+    one_by_one = jnp.stack([step(w) for w in params])
+    calls.clear()
+    chex.assert_trees_all_close(jax.jit(jax.vmap(step))(params), one_by_one, rtol=1e-12)
+    jax.effects_barrier()
+    assert len(calls) == 1
+
+
+def not_pure(w: chex.Array) -> chex.Array:
+    return float(jnp.sum(w)) * w
+
+
+@pytest.mark.parametrize("ahead_of_time", [True, False])
+def test_a_gradient_that_cannot_be_traced(ahead_of_time: bool) -> None:
+    tx, w = xsam_jax.sam(), jnp.ones(3)
+    gradient = jax.jit(jnp.sin).lower(w).compile() if ahead_of_time else not_pure
+    with pytest.raises(TypeError) as caught:
+        tx.update(gradient(w), tx.init(w), w, grad_fn=gradient)
+    assert any("grad_fn is traced, also outside of jax.jit" in n for n in caught.value.__notes__)
 
 
 def test_outside_of_jit_nothing_is_compiled_anew() -> None:

@@ -12,6 +12,7 @@ from jax import export, lax
 from jax.sharding import AxisType
 
 import xsam_jax
+from xsam_jax import _convolution
 
 KERNEL = np.linspace(-1.0, 1.0, 4 * 3 * 3 * 3).reshape(4, 3, 3, 3)
 IMAGES = np.random.default_rng(0).normal(size=(64, 3, 14, 14))
@@ -41,15 +42,69 @@ def compilations(call: Callable[[], Any]) -> int:
     return sum("backend_compile" in event for event in events)
 
 
-@pytest.mark.parametrize("gradient", [GRADIENT, jax.jit(GRADIENT)], ids=["traced", "compiled"])
-@pytest.mark.parametrize("eigenvector", [None, xsam_jax.oja()], ids=["sam", "xsam"])
-def test_outside_of_jit_nothing_is_compiled_twice(gradient: Any, eigenvector: Any) -> None:
+CHECKPOINTED = jax.grad(jax.checkpoint(loss))
+TRACKERS = [None, xsam_jax.oja(), xsam_jax.power_iteration(every=2, iters=2)]
+
+
+@pytest.mark.parametrize(
+    "gradient",
+    [GRADIENT, jax.jit(GRADIENT), CHECKPOINTED],
+    ids=["traced", "compiled", "checkpointed"],
+)
+@pytest.mark.parametrize("eigenvector", TRACKERS, ids=["sam", "oja", "power_iteration"])
+@pytest.mark.parametrize("over_seeds", [False, True])
+def test_outside_of_jit_nothing_is_compiled_twice(
+    gradient: Any, eigenvector: Any, over_seeds: bool
+) -> None:
     tx = xsam_jax.xsam(eigenvector=eigenvector) if eigenvector else xsam_jax.sam()
     grad_fn = lambda kernel: gradient(kernel, IMAGES)
     step = lambda state: tx.update(grad_fn(KERNEL), state, KERNEL, grad_fn=grad_fn)
-    _, state = step(tx.init(KERNEL))
-    assert compilations(lambda: step(state)) == 0
+    state = tx.init(KERNEL)
+    if over_seeds:
+        step, state = jax.vmap(step), jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), state)
+
+    def two_steps(state: Any) -> Any:
+        return step(step(state)[1])
+
+    _, state = two_steps(state)
+    assert compilations(lambda: two_steps(state)) == 0
     assert compilations(lambda: jax.jit(step)(state)) > 0
+
+
+def test_outside_of_jit_a_step_is_that_of_a_compiled_one() -> None:
+    """With the refreshes, which are neither branches nor loops there."""
+    tx = xsam_jax.xsam(eigenvector=xsam_jax.power_iteration(every=2, iters=3))
+    grad_fn = lambda kernel: CHECKPOINTED(kernel, IMAGES)
+    step = lambda state: tx.update(grad_fn(KERNEL), state, KERNEL, grad_fn=grad_fn)
+    state = compiled = tx.init(KERNEL)
+    for _ in range(3):
+        direction, state = step(state)
+        expected, compiled = jax.jit(step)(compiled)
+        chex.assert_trees_all_close((direction, state), (expected, compiled), rtol=1e-9)
+
+
+def test_outside_of_jit_values_live_as_long_as_they_are_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x = jnp.linspace(0.0, 1.0, 1237)
+    alive = []
+    bind = _convolution._bind
+
+    def counted(*args: Any) -> Any:
+        alive.append(sum(array.shape == x.shape for array in jax.live_arrays()))
+        return bind(*args)
+
+    monkeypatch.setattr(_convolution, "_bind", counted)
+
+    def long(x: chex.Array) -> chex.Array:
+        for _ in range(20):
+            x = jnp.cos(x)
+            jnp.sin(x)  # used by nothing
+        return x
+
+    xsam_jax.channels_last(long)(x)
+    assert len(alive) == 40
+    assert max(alive) <= 3
 
 
 def test_a_function_is_rewritten_for_each_mesh() -> None:

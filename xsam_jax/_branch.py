@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from xsam_jax import _linalg
-from xsam_jax._convolution import evaluate
+from xsam_jax._convolution import compiling, evaluate
 
 
 @jax.custom_batching.custom_vmap
@@ -49,9 +49,9 @@ def computed_if(
     def compute(params: chex.ArrayTree) -> chex.ArrayTree:
         return evaluate(closed, shapes, (params,))
 
-    # Outside of `jax.jit` a branch is compiled anew in every step, and on a mesh all devices must
-    # take the same one, because a gradient may hold collectives.
-    if not isinstance(needed, jax.core.Tracer) or not _linalg.on_no_mesh(params):
+    # Outside of `jax.jit` a branch is compiled anew in every step; on a mesh all devices must take
+    # the same one, because a gradient may hold collectives; and `jax.vmap` refuses callbacks in it.
+    if not compiling() or not _linalg.on_no_mesh(params) or closed.effects:
         return compute(params)
     # A GPU would wait for the condition. The compiler drops a branch whose condition is constant.
     needed = lax.platform_dependent(anywhere(needed), cpu=lambda x: x, default=jnp.ones_like)

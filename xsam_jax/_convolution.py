@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.extend import core, source_info_util
-from jax.extend.core.primitives import conv_general_dilated_p
+from jax.extend.core.primitives import conv_general_dilated_p, remat_p
 
 from xsam_jax import _checks, _linalg
 
@@ -91,6 +91,14 @@ def evaluate(closed: core.ClosedJaxpr, out_shape: chex.ArrayTree, args: chex.Arr
     return jax.tree.unflatten(jax.tree.structure(out_shape), outputs)
 
 
+def compiling() -> bool:
+    """Whether operations are recorded for the compiler, as inside of `jax.jit` and `lax.scan`.
+
+    Not so under `jax.vmap` or `jax.grad` alone, which have tracers too, but execute one by one.
+    """
+    return isinstance(lax.full((), 0), jax.core.Tracer)
+
+
 def contains(jaxpr: core.Jaxpr, primitive: core.Primitive) -> bool:
     """Whether ``primitive`` occurs in ``jaxpr`` or in a jaxpr inside of it."""
     return any(
@@ -107,12 +115,28 @@ def _evaluate(jaxpr: core.Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> 
     def read(atom: Any) -> Any:
         return atom.val if isinstance(atom, core.Literal) else values[atom]
 
-    for eqn in jaxpr.eqns:
+    for eqn, last_used in zip(jaxpr.eqns, _last_used(jaxpr), strict=True):
         with _as_traced(eqn):
             outputs = _bind(eqn, [read(atom) for atom in eqn.invars])
         outputs = outputs if eqn.primitive.multiple_results else [outputs]
         values.update(zip(eqn.outvars, outputs, strict=True))
+        # Outside of `jax.jit` these are arrays, whose memory the next equations can have.
+        for var in last_used:
+            del values[var]
     return [read(atom) for atom in jaxpr.outvars]
+
+
+def _last_used(jaxpr: core.Jaxpr) -> list[set[core.Var]]:
+    """For each equation the variables that are of no use after it."""
+
+    def variables(atoms: Sequence[Any]) -> set[core.Var]:
+        return {atom for atom in atoms if not isinstance(atom, core.Literal)}
+
+    used, result = variables(jaxpr.outvars), []
+    for eqn in reversed(jaxpr.eqns):
+        result.append(variables([*eqn.invars, *eqn.outvars]) - used)
+        used |= result[-1]
+    return result[::-1]
 
 
 @contextlib.contextmanager
@@ -131,6 +155,9 @@ def _bind(eqn: core.JaxprEqn, operands: Sequence[Any]) -> Any:
     # JAX does not export this primitive.
     if eqn.primitive.name == "shard_map" and contains(eqn.params["jaxpr"], conv_general_dilated_p):
         return _shard_map(operands, **eqn.params)
+    if eqn.primitive is remat_p and not compiling():
+        # It is executed one by one, and after a derivative it is another function in every step.
+        return _evaluate(eqn.params["jaxpr"], (), operands)
     params = {name: _rewrite(value) for name, value in eqn.params.items()}
     return eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(params))
 
@@ -148,8 +175,7 @@ def _convolve(
     convolve = functools.partial(conv_general_dilated_p.bind, **params)
     original = functools.partial(convolve, dimension_numbers=dimension_numbers)
     # Outside of `jax.jit` each operation is an entry computation; a loop would be compiled anew.
-    traced = isinstance(lhs, jax.core.Tracer) or isinstance(rhs, jax.core.Tracer)
-    if dimension_numbers == fast or not traced:
+    if dimension_numbers == fast or not compiling():
         return original(lhs, rhs)
 
     def fast_layout(lhs: chex.Array, rhs: chex.Array) -> chex.Array:

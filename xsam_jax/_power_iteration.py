@@ -7,6 +7,7 @@ import numpy as np
 from jax import lax
 
 from xsam_jax import _checks, _linalg
+from xsam_jax._convolution import compiling
 from xsam_jax._eigenvector import Eigenpair, Tracker, periodic
 from xsam_jax._two_gradients import Ascent
 
@@ -24,8 +25,7 @@ def power_iteration(
     Steps 1, ``every + 1``, ``2 * every + 1``, ... repeat ``v <- Hv / ||Hv||`` ``iters`` times, H
     the Hessian of the step's mini-batch at the unperturbed parameters. It finds the eigenvalue of
     largest magnitude. A refresh in which a product is zero or not finite is dropped; one in a step
-    whose gradients are not finite is made in the next step. Outside of `jax.jit` every step
-    compiles its refresh anew.
+    whose gradients are not finite is made in the next step.
 
     The refresh is a branch of the compiled step: its memory is reserved in every step, and a GPU
     waits until the host knows which way to go. A training loop that counts its steps can have two
@@ -108,7 +108,13 @@ def power_iteration(
             vector = _linalg.cast_like(_linalg.scale_to(1, product), vector)
             return vector, quotient
 
-        vector, value = lax.fori_loop(0, iters, iterate, (vector, pair.value))
+        carry = vector, pair.value
+        if compiling():
+            carry = lax.fori_loop(0, iters, iterate, carry)
+        else:  # a loop would be compiled anew in every refresh
+            for i in range(iters):
+                carry = iterate(i, carry)
+        vector, value = carry
         # Zero or not a number once a product was: `periodic` drops it.
         return pair._replace(vector=vector, value=value)
 

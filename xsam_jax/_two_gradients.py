@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import chex
+import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
@@ -17,6 +18,11 @@ from xsam_jax import _checks, _linalg
 from xsam_jax._branch import computed_if
 from xsam_jax._hvp import GradFn, hvp
 from xsam_jax._masking import MASKED_NOTE, has_masked
+
+_TRACED_NOTE = (
+    "{name} is traced, also outside of jax.jit: it must be a pure function of arrays, and not the "
+    "executable of an ahead-of-time compilation"
+)
 
 State = TypeVar("State", bound=tuple[Any, ...])
 AxisName = str | tuple[str, ...] | None
@@ -179,6 +185,8 @@ def _averaged(
         except Exception as error:
             if has_masked(params):
                 error.add_note(MASKED_NOTE.format(name=name))
+            if isinstance(error, jax.errors.JAXTypeError) or "lowered and compiled" in str(error):
+                error.add_note(_TRACED_NOTE.format(name=name))
             raise
         return _mean(grads, axis_name)
 
