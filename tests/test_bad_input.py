@@ -240,7 +240,7 @@ FUNCTIONS: list[tuple[Callable[..., Any], str, st.SearchStrategy[Any]]] = [
     (
         lambda r: xsam_jax.mean_grad_fn(lambda w, x: r, jnp.ones(2))(W),
         "loss_fn",
-        st.sampled_from([jnp.ones(2), jnp.ones((1, 1))]),
+        st.sampled_from([jnp.ones(2), jnp.ones((1, 1)), (jnp.ones(()), {"mean": jnp.ones(2)})]),
     ),
     (lambda w: xsam_jax.mean_grad_fn(lambda w, x: 0.0, jnp.ones(2))(w), "params", no_params),
     (lambda f: curvature.hvp(f, W, W), "grad_fn", no_function),

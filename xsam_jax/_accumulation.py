@@ -55,8 +55,9 @@ def mean_grad_fn(
 
     def scalar_loss(params: chex.ArrayTree, batch: chex.ArrayTree) -> chex.Array:
         value = loss_fn(params, batch)
-        if jnp.shape(value) != ():
-            raise ValueError(f"loss_fn must return a scalar, got shape {jnp.shape(value)}")
+        if not jax.tree_util.all_leaves([value]) or jnp.shape(value) != ():
+            shapes = jax.tree.map(jnp.shape, value)
+            raise ValueError(f"loss_fn must return a scalar and nothing beside it, got {shapes}")
         return value
 
     def grad_fn(params: chex.ArrayTree) -> chex.ArrayTree:

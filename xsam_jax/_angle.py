@@ -39,7 +39,7 @@ def angle(grads: chex.ArrayTree, v: chex.ArrayTree, *, layerwise: bool = False) 
     """
     _checks.boolean("layerwise", layerwise)
     _checks.real("grads", grads)
-    _checks.same_tree("v", v, grads)
+    _checks.same_tree("v", v, grads, "grads")
     _checks.real("v", v)
     if layerwise:
         grads = jax.tree.map(_unit, grads)

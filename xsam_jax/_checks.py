@@ -158,24 +158,25 @@ def real(name: str, tree: Any) -> None:
             kind = jax.typeof(leaf) if hasattr(leaf, "dtype") else repr(leaf)
             raise TypeError(
                 f"{name} must be real floating-point arrays, got {kind} at "
-                f"{jax.tree_util.keystr(path) or 'the root'}: leave such leaves out (optax.masked)"
+                f"{jax.tree_util.keystr(path) or 'the root'}: leave such leaves out (optax.masked, "
+                "equinox.partition)"
             )
 
 
-def same_tree(name: str, tree: Any, like: Any) -> None:
-    """Raises unless ``tree`` has the structure and shapes of ``like``, the parameters."""
+def same_tree(name: str, tree: Any, like: Any, model: str = "params") -> None:
+    """Raises unless ``tree`` has the structure and shapes of ``like``, whose name is ``model``."""
     structure: Any = jax.tree.structure(tree)
     expected: Any = jax.tree.structure(like)
     if structure != expected:
         raise ValueError(
-            f"{name} must have the tree structure of params, {expected}, got {structure}"
+            f"{name} must have the tree structure of {model}, {expected}, got {structure}"
         )
     for (path, leaf), (_, target) in zip(
         jax.tree.leaves_with_path(tree), jax.tree.leaves_with_path(like), strict=True
     ):
         if jnp.shape(leaf) != jnp.shape(target):
             raise ValueError(
-                f"{name} must have the shapes of params: at {jax.tree_util.keystr(path)} "
+                f"{name} must have the shapes of {model}: at {jax.tree_util.keystr(path)} "
                 f"{jnp.shape(target)} is expected, got {jnp.shape(leaf)}"
             )
 

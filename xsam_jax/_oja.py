@@ -17,7 +17,8 @@ def oja(rate: float = 0.3) -> Tracker:
     identity plus a multiple of ``H``. So it follows the largest eigenvalue and not, as power
     iteration on ``H`` does, the one of largest magnitude.
 
-    Both gradients must be of the same loss: put the method first in the chain. A transformation
+    Both gradients must be of the same loss, with the same random numbers: the masks of dropout with
+    two keys differ by more than the curvature. Put the method first in the chain. A transformation
     before it that changes the gradient, such as weight decay or clipping, spoils the product.
 
     The eigenvalue comes from the same products: an eigenpair has ``<v, Hx> = value * <v, x>``, and

@@ -53,8 +53,9 @@ def subspace(size: int = 4, *, decay: float = 0.98, ridge: float = 0.2) -> Track
     Everything but the new vectors follows from the inner products of ``U``, ``h`` and ``x``: a step
     costs ``(size + 1) (size + 4) / 2`` of them, and the state ``size`` copies of the parameters.
 
-    Both gradients must be of the same loss: put the method first in the chain. The eigenvalue is
-    fitted alike: ``value <- value + <v,x> (<v,Hx> - value <v,x>) / C_11``.
+    Both gradients must be of the same loss, with the same random numbers, as for `oja`: put the
+    method first in the chain. The eigenvalue is fitted alike: ``value <- value + <v,x> (<v,Hx> -
+    value <v,x>) / C_11``.
 
     A step has no derivative (it is NaN) while fewer than ``size`` vectors are known: the others'
     eigenvalues are equal.
