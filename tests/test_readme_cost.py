@@ -6,6 +6,8 @@ from typing import Any
 from experiments.speed.steps import (
     BASELINE,
     BETWEEN,
+    CHOSEN_BETWEEN,
+    CHOSEN_REFRESH,
     FAST_SGD,
     PARTS,
     QUARTER,
@@ -148,6 +150,26 @@ def test_memory_of_a_step() -> None:
         memory = memory_mib(name)
         for step in FREE:
             assert memory[step] - memory[BASELINE] <= copy
+
+
+def test_two_compiled_steps() -> None:
+    without = {name: steps(name)[CHOSEN_BETWEEN]["compiled"] for name in COMPARED}
+    memory = [
+        compiled["temporary_mib"] / memory_mib(name)[BASELINE] for name, compiled in without.items()
+    ]
+    times = [
+        compiled["compile_seconds"] / steps(name)["sam"]["compiled"]["compile_seconds"]
+        for name, compiled in without.items()
+    ]
+    says(
+        "the step without needs # to # times that of optax's SAM and # to # times `sam`'s",
+        *ends(memory),
+        *ends(times),
+    )
+    says(
+        "the schedule takes the same time, #, # and #.",
+        *(mean_ratio(name, SPEED, CHOSEN_REFRESH, CHOSEN_BETWEEN) for name in (*IMAGES, TEXT)),
+    )
 
 
 def test_memory_first() -> None:

@@ -44,7 +44,7 @@ def channels_last(fn: Callable[P, T]) -> Callable[P, T]:
 
     For a function that computes gradients of a convolutional network, above all one that is called
     inside `lax.scan`, `lax.cond` or another loop, such as a training step scanned over an epoch. On
-    two cores a step of SGD takes 0.64 of its time on a six-layer CNN and 0.75 on ResNet-18
+    two cores a step of SGD takes 0.61 of its time on a six-layer CNN and 0.75 on ResNet-18
     (docs/cost.md), and inside a loop far less.
 
     The result is bit-identical to that of the function outside of all loops but for grouped
