@@ -86,7 +86,7 @@ def test_a_step_without_a_refresh_has_no_product_and_leaves_the_eigenpair() -> N
 
 def test_without_any_refresh_x_sam_is_normalised_sam_and_makes_up_for_it_when_it_may() -> None:
     step, without = _Once(eigenvector=TRACKER), _Once(alpha=0.0)
-    direction, state = step(step.tx.init(step.params), False)
+    direction, state = step(step.tx.init(step.params), np.bool_(False))
     chex.assert_trees_all_close(direction, without(without.tx.init(step.params), False)[0])
     assert not np.any(quadratic.flat(state.eigenvector))
     _, state = step(state, None)
@@ -110,6 +110,14 @@ def test_wrappers_hand_it_on(wrap: Callable[..., Any]) -> None:
     assert step.products == 0
     jax.make_jaxpr(partial(step, refresh=True))(state)
     assert step.products > 0
+
+
+def test_outside_of_jit_a_step_that_is_not_due_has_no_product() -> None:
+    step = _Once(eigenvector=TRACKER)
+    _, state = step(step.tx.init(step.params), None)
+    traced = step.products
+    step(state, None)
+    assert step.products == traced > 0
 
 
 def test_a_step_without_a_refresh_has_no_branch_for_it() -> None:
