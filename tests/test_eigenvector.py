@@ -67,16 +67,20 @@ def test_under_vmap_each_has_the_refreshes_of_its_own() -> None:
     chex.assert_trees_all_close(found, after, rtol=1e-12)
 
 
-@pytest.mark.parametrize("every", [1, 2])
-def test_a_refresh_at_every_step_is_no_branch(every: int) -> None:
+@pytest.mark.parametrize(("every", "refresh", "more"), [(1, None, 0), (2, None, 1), (2, False, 0)])
+def test_only_a_refresh_that_may_be_due_is_a_branch(
+    every: int, refresh: bool | None, more: int
+) -> None:
     params, gradient = quadratic.start(3), quadratic.grad_fn(jnp.eye(3))
 
     def branches(tx: optax.GradientTransformationExtraArgs) -> int:
-        step = lambda state: tx.update(gradient(params), state, params, grad_fn=gradient)
+        step = lambda state: tx.update(
+            gradient(params), state, params, grad_fn=gradient, refresh=refresh
+        )
         return str(jax.make_jaxpr(step)(tx.init(params))).count("cond[")
 
     tx = xsam_jax.xsam(eigenvector=xsam_jax.power_iteration(every=every))
-    assert branches(tx) == branches(xsam_jax.sam()) + (every > 1)
+    assert branches(tx) == branches(xsam_jax.sam()) + more
 
 
 def test_power_iteration_alone_takes_products_of_its_own() -> None:

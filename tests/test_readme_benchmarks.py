@@ -47,6 +47,12 @@ def report(name: str) -> dict[str, list[str]]:
     return found
 
 
+def verdicts(name: str) -> dict[str, list[str]]:
+    """What a report says of each method but SAM, one after the other for its networks."""
+    judged = {m: [c for c in cells if c in VERDICTS] for m, cells in report(name).items()}
+    return {method: found for method, found in judged.items() if found}
+
+
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
@@ -73,17 +79,28 @@ NORMALIZED = (
 )
 
 
-def by_seed(*names: str) -> dict[str, dict[int, float]]:
-    """The accuracy of each method by seed, of benchmarks together."""
-    found: dict[str, dict[int, float]] = {}
-    for name in names:
-        for run in runs(name):
-            found.setdefault(run["method"], {})[run["seed"]] = run["test_accuracy"]
+Accuracies = dict[str, dict[int, float]]
+
+
+def by_seed(finals: Iterable[dict[str, Any]]) -> Accuracies:
+    """The accuracy of each method by seed."""
+    found: Accuracies = {}
+    for run in finals:
+        found.setdefault(run["method"], {})[run["seed"]] = run["test_accuracy"]
     return found
 
 
+def compare(
+    accuracy: Accuracies, pairs: Iterable[tuple[str, str]]
+) -> tuple[list[float], list[float]]:
+    """Mean differences, and the p-values that are Holm-corrected over all pairs."""
+    found = [paired(accuracy[ours], accuracy[theirs]) for ours, theirs in pairs]
+    known = [difference for difference in found if difference is not None]
+    return [difference.mean for difference in known], holm([d.p for d in known])
+
+
 def test_digits() -> None:
-    others = by_seed("digits").keys() - set(NORMALIZED)
+    others = by_seed(runs("digits")).keys() - set(NORMALIZED)
     for name, sentence in (
         ("digits", "ends at # to #%, every other method at # to #%"),
         ("digits_again", "it is # to #% and # to #%. Over"),
@@ -91,7 +108,7 @@ def test_digits() -> None:
         accuracy = means(of(runs(name), "test_accuracy"))
         groups = ([accuracy[method] for method in group] for group in (NORMALIZED, others))
         says(sentence, *(end for group in groups for end in ends(group)))
-    (seeds,) = {len(accuracies) for accuracies in by_seed("digits").values()}
+    (seeds,) = {len(accuracies) for accuracies in by_seed(runs("digits")).values()}
     says("then runs # seeds of each", seeds)
     tuning = runs("digits", "tuning")
     (images,) = {run["validation_images"] for run in tuning}
@@ -100,22 +117,17 @@ def test_digits() -> None:
 
 
 def test_forty_seeds_on_digits() -> None:
-    accuracy = by_seed("digits", "digits_again")
+    accuracy = by_seed([*runs("digits"), *runs("digits_again")])
     (seeds,) = {len(accuracies) for accuracies in accuracy.values()}
     says("Over the # seeds of both, each", seeds)
     says("nothing that # seeds can see", seeds)
 
-    def compare(pairs: Iterable[tuple[str, str]]) -> tuple[list[float], list[float]]:
-        found = [paired(accuracy[ours], accuracy[theirs]) for ours, theirs in pairs]
-        known = [difference for difference in found if difference is not None]
-        return [difference.mean for difference in known], holm([d.p for d in known])
-
-    gains, _ = compare((method, "sam") for method in NORMALIZED)
+    gains, _ = compare(accuracy, ((method, "sam") for method in NORMALIZED))
     says("each of the seven is # to # points above SAM", *ends(gains))
-    gains, p = compare(itertools.product(NORMALIZED, accuracy.keys() - set(NORMALIZED)))
+    gains, p = compare(accuracy, itertools.product(NORMALIZED, accuracy.keys() - set(NORMALIZED)))
     assert min(gains) > 0
     assert max(p) < LEVEL
-    _, p = compare(itertools.combinations(NORMALIZED, 2))
+    _, p = compare(accuracy, itertools.combinations(NORMALIZED, 2))
     assert len(p) == 21
     assert min(p) > LEVEL
     mean_of = means({method: [*found.values()] for method, found in accuracy.items()})
@@ -144,29 +156,26 @@ FORMS = ("normalized_sam", "xsam", "xsam_projector", "xsam_oja")
 def test_fashion_small_on_resnet8() -> None:
     (images,) = {run["train_images"] for run in runs("fashion_small")}
     says("does the same for ten methods on # images of Fashion-MNIST", images)
-    finals = sorted(runs("fashion_small"), key=lambda run: run["seed"])
-    found = of(finals, "test_accuracy", model="resnet8")
+    finals = [run for run in runs("fashion_small") if run["model"] == "resnet8"]
+    found = of(finals, "test_accuracy")
     assert {len(accuracies) for accuracies in found.values()} == {len(found)} == {10}
-    accuracy, verdicts = means(found), report("fashion_small")
+    accuracy = means(found)
     says(
         "# to # points above SAM, each significantly",
         *ends(accuracy[method] - accuracy["sam"] for method in FORMS),
     )
-    # Of each method first the CNN's row, then that of the table of its curvature and so on.
-    judged = {m: [c for c in verdicts[m] if c in VERDICTS] for m in accuracy if m != "sam"}
-    assert {m: on_resnet for m, (_, on_resnet) in judged.items()} == {
-        m: "better" if m in FORMS else "not significant" for m in judged
+    assert {method: on_resnet for method, (_, on_resnet) in verdicts("fashion_small").items()} == {
+        method: "better" if method in FORMS else "not significant"
+        for method in accuracy
+        if method != "sam"
     }
     others = accuracy.keys() - set(FORMS)
-    gaps = [accuracy[ours] - accuracy[theirs] for ours in FORMS for theirs in others]
+    gaps, p = compare(by_seed(finals), itertools.product(FORMS, others))
     says("and # to # above every method of the other group", *ends(gaps))
-    seeds = {method: dict(enumerate(accuracies)) for method, accuracies in found.items()}
-    compared = [paired(seeds[ours], seeds[theirs]) for ours in FORMS for theirs in others]
-    p = holm([difference.p for difference in compared if difference is not None])
     says("# of these # comparisons significantly", sum(each < LEVEL for each in p), len(p))
     gaps = [abs(accuracy[method] - accuracy["normalized_sam"]) for method in FORMS]
     says("the three forms lie within # points of normalised SAM", max(gaps))
-    curvature = means(of(runs("fashion_small"), "lambda_max", model="resnet8"))
+    curvature = means(of(finals, "lambda_max"))
     says(
         "On ResNet-8 they end with # to #, where SAM has # and SGD #.",
         *ends(curvature[method] for method in FORMS),
@@ -192,8 +201,8 @@ def test_fashion_small_on_a_cnn() -> None:
         "xsam_oja": 1,
     }
     says("On a small CNN nothing is significant.")
-    verdicts = report("fashion_small")
-    judged = {m: [c for c in verdicts[m] if c in VERDICTS] for m in cnn if m != "sam"}
+    judged = verdicts("fashion_small")
+    assert judged.keys() == cnn.keys() - {"sam"}
     assert {on_cnn for on_cnn, _ in judged.values()} == {"not significant"}
     alive = [run for run in finals if run["test_accuracy"] > 11]
     curvature = means(of(alive, "lambda_max", model="small_cnn"))

@@ -120,16 +120,6 @@ def test_outside_of_jit_a_step_that_is_not_due_has_no_product() -> None:
     assert step.products == traced > 0
 
 
-def test_a_step_without_a_refresh_has_no_branch_for_it() -> None:
-    def branches(tx: optax.GradientTransformationExtraArgs, refresh: bool | None) -> int:
-        params, gradient = quadratic.start(3), quadratic.grad_fn(jnp.eye(3))
-        step = partial(tx.update, params=params, grad_fn=gradient, refresh=refresh)
-        return str(jax.make_jaxpr(step)(gradient(params), tx.init(params))).count("cond[")
-
-    tx = xsam_jax.xsam(eigenvector=TRACKER)
-    assert branches(tx, False) == branches(xsam_jax.sam(), None) < branches(tx, None)
-
-
 def test_a_refresh_that_finds_nothing_is_dropped() -> None:
     step = _Once(eigenvector=TRACKER)
     _, known = step(step.tx.init(step.params), True)

@@ -91,14 +91,6 @@ def evaluate(closed: core.ClosedJaxpr, out_shape: chex.ArrayTree, args: chex.Arr
     return jax.tree.unflatten(jax.tree.structure(out_shape), outputs)
 
 
-def compiling() -> bool:
-    """Whether operations are recorded for the compiler, as inside of `jax.jit` and `lax.scan`.
-
-    Not so under `jax.vmap` or `jax.grad` alone, which have tracers too, but execute one by one.
-    """
-    return isinstance(lax.full((), 0), jax.core.Tracer)
-
-
 def contains(jaxpr: core.Jaxpr, primitive: core.Primitive) -> bool:
     """Whether ``primitive`` occurs in ``jaxpr`` or in a jaxpr inside of it."""
     return any(
@@ -155,7 +147,7 @@ def _bind(eqn: core.JaxprEqn, operands: Sequence[Any]) -> Any:
     # JAX does not export this primitive.
     if eqn.primitive.name == "shard_map" and contains(eqn.params["jaxpr"], conv_general_dilated_p):
         return _shard_map(operands, **eqn.params)
-    if eqn.primitive is remat_p and not compiling():
+    if eqn.primitive is remat_p and not _linalg.compiling():
         # It is executed one by one, and after a derivative it is another function in every step.
         return _evaluate(eqn.params["jaxpr"], (), operands)
     params = {name: _rewrite(value) for name, value in eqn.params.items()}
@@ -175,7 +167,7 @@ def _convolve(
     convolve = functools.partial(conv_general_dilated_p.bind, **params)
     original = functools.partial(convolve, dimension_numbers=dimension_numbers)
     # Outside of `jax.jit` each operation is an entry computation; a loop would be compiled anew.
-    if dimension_numbers == fast or not compiling():
+    if dimension_numbers == fast or not _linalg.compiling():
         return original(lhs, rhs)
 
     def fast_layout(lhs: chex.Array, rhs: chex.Array) -> chex.Array:

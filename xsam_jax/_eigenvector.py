@@ -9,7 +9,6 @@ from jax import lax
 
 from xsam_jax import _checks, _linalg
 from xsam_jax._branch import anywhere
-from xsam_jax._convolution import compiling
 from xsam_jax._two_gradients import Ascent, Descent
 
 
@@ -125,7 +124,7 @@ def periodic(every: int, refresh: Callable[[Ascent, Eigenpair, chex.Array], Eige
 
         if every == 1:
             pair = refreshed(pair)
-        elif compiling():
+        elif _linalg.compiling():
             pair = lax.cond(anywhere(due(pair)), refreshed, lambda pair: pair, pair)
         elif anywhere(due(pair)):  # a branch would be compiled anew in every step
             pair = refreshed(pair)

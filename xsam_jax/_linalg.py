@@ -153,6 +153,14 @@ def shard_like(leaf: chex.Array, like: chex.Array) -> chex.Array:
     return leaf if _unsharded(like) else jax.sharding.reshard(leaf, jax.typeof(like).sharding)
 
 
+def compiling() -> bool:
+    """Whether operations are recorded for the compiler, as inside of `jax.jit` and `lax.scan`.
+
+    Not so under `jax.vmap` or `jax.grad` alone, which have tracers too, but execute one by one.
+    """
+    return isinstance(lax.full((), 0), jax.core.Tracer)
+
+
 def on_no_mesh(tree: chex.ArrayTree) -> bool:
     """Whether all is on one device, as far as JAX tells while it traces."""
     leaves = jax.tree.leaves(tree)

@@ -7,7 +7,6 @@ import numpy as np
 from jax import lax
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._convolution import compiling
 from xsam_jax._eigenvector import Eigenpair, Tracker, periodic
 from xsam_jax._two_gradients import Ascent
 
@@ -109,7 +108,7 @@ def power_iteration(
             return vector, quotient
 
         carry = vector, pair.value
-        if compiling():
+        if _linalg.compiling():
             carry = lax.fori_loop(0, iters, iterate, carry)
         else:  # a loop would be compiled anew in every refresh
             for i in range(iters):
