@@ -19,8 +19,8 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def strict_numerics(request: pytest.FixtureRequest) -> Iterator[None]:
-    """x64 on, dtype and rank promotion errors; `experiments` and README run as users run them."""
-    if "experiments" in request.path.parts or request.path.name == "test_readme.py":
+    """x64 on, dtype and rank promotion errors; `experiments` and the documents run as users do."""
+    if "experiments" in request.path.parts or request.path.name == "test_examples.py":
         yield
         return
     with (

@@ -9,8 +9,8 @@ python -m experiments.speed --model transformer_large --batch-size 1 --rounds 1 
 All compiled steps run in one process, one after the other in each round, so that a drift of the
 machine's speed meets all of them; on an accelerator, which queues them, each many times in a row.
 Two ratios are given: that of the fastest runs, and the median over rounds of the ratio within a
-round, with its quartiles. Nothing else may run on the machine meanwhile. Expected: README, section
-Cost, and results/speed.
+round, with its quartiles. Nothing else may run on the machine meanwhile. Expected: docs/cost.md and
+results/speed.
 """
 
 import time

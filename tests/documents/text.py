@@ -1,19 +1,26 @@
-"""What README's sentences say of a measurement, against the files that it was written to."""
+"""What a document's sentences say of a measurement, against the files that it was written to."""
 
+import csv
 import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 RESULTS = ROOT / "results"
-README = " ".join((ROOT / "README.md").read_text().split())
-COST = " ".join((ROOT / "docs" / "cost.md").read_text().split())
-RECIPES = " ".join((ROOT / "docs" / "recipes.md").read_text().split())
 
 
-def says(sentence: str, *measured: float, text: str = README) -> None:
+def words(file: str) -> str:
+    """A document without its line breaks."""
+    return " ".join((ROOT / file).read_text().split())
+
+
+README, BENCHMARKS = words("README.md"), words("docs/benchmarks.md")
+COST, RECIPES = words("docs/cost.md"), words("docs/recipes.md")
+
+
+def says(text: str, sentence: str, *measured: float) -> None:
     """The text has this sentence once, with these numbers, rounded, in the places of its #."""
     pattern = re.escape(sentence).replace(r"\#", r"(\d[\d,]*(?:\.\d+)?)")
     (found,) = re.finditer(pattern, text)
@@ -26,6 +33,12 @@ def ends(values: Iterable[float]) -> tuple[float, float]:
     """The least and the largest."""
     found = sorted(values)
     return found[0], found[-1]
+
+
+def rows(file: str) -> list[dict[str, str]]:
+    """Of a table of comma-separated values."""
+    with (RESULTS / file).open() as lines:
+        return list(csv.DictReader(lines))
 
 
 def runs(name: str, stage: str = "final") -> list[dict[str, Any]]:

@@ -1,0 +1,1 @@
+"""What README and docs say, against the files that it was measured into."""

@@ -1,0 +1,42 @@
+"""The committed measurements of a step's cost."""
+
+import json
+from typing import Any
+
+from experiments.speed.steps import BETWEEN, REFRESH
+from tests.documents.text import RESULTS
+
+
+def speed(platform: str) -> dict[str, Any]:
+    """What was measured there, by network."""
+    return {
+        file.stem.split("-")[1]: json.loads(file.read_text())
+        for file in (RESULTS / "speed").glob(f"{platform}-*.json")
+    }
+
+
+SPEED, GPU = speed("cpu"), speed("gpu")
+# With one round there are no quartiles: its table says how large a step can be, not how fast.
+COMPARED = {name: record for name, record in SPEED.items() if record["rounds"] > 1}
+IMAGES, TEXT = ("simple_cnn", "resnet18"), "transformer"
+FREE = ("sam", "xsam, oja", "xsam, subspace")
+
+
+def steps(name: str, measured: dict[str, Any] = SPEED) -> dict[str, Any]:
+    return {row["name"]: row for row in measured[name]["rows"]}
+
+
+def memory_mib(name: str) -> dict[str, float]:
+    rows = steps(name).items()
+    return {step: row["compiled"]["temporary_mib"] for step, row in rows if row["compiled"]}
+
+
+def mean_ratio(
+    name: str,
+    measured: dict[str, Any] = SPEED,
+    refresh: str = REFRESH,
+    between: str = BETWEEN,
+) -> float:
+    """Of a step of the paper's schedule to optax's SAM."""
+    found = steps(name, measured)
+    return (99 * found[between]["ratio"] + found[refresh]["ratio"]) / 100

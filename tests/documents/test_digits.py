@@ -1,0 +1,125 @@
+"""What is said of the benchmarks on digits, computed from the committed runs."""
+
+import itertools
+import json
+import re
+
+import pytest
+
+from experiments.report.statistics import LEVEL
+from tests.documents.benchmarks import NORMALIZED, by_seed, compare, halves, means, of, report
+from tests.documents.text import BENCHMARKS, README, RESULTS, ends, runs, says
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("digits", "# runs of an MLP on # digits in # minutes of CPU time"),
+        ("fashion_small", "for each trial, in # minutes of CPU time"),
+        ("cheap", "[results/cheap](../results/cheap/report.md), # minutes of CPU time)"),
+    ],
+)
+def test_benchmarks_size(name: str, sentence: str) -> None:
+    lines = [json.loads(s) for s in (RESULTS / name / "results.jsonl").read_text().splitlines()]
+    minutes = sum(line["cpu_seconds"] for line in lines) / 60
+    (images,) = {line["config"]["train_images"] for line in lines}
+    says(BENCHMARKS, sentence, *(len(lines), images)[: sentence.count("#") - 1], minutes)
+    if name == "digits":
+        says(README, "# runs of an MLP in # minutes of CPU time", len(lines), minutes)
+
+
+def test_digits() -> None:
+    others = by_seed(runs("digits")).keys() - set(NORMALIZED)
+    for name, text, sentence in (
+        ("digits", README, "ends at # to #%, every other method at # to #%"),
+        ("digits", BENCHMARKS, "ends at # to #%, every other method at # to #%"),
+        ("digits_again", BENCHMARKS, "it is # to #% and # to #%. Over"),
+    ):
+        accuracy = means(of(runs(name), "test_accuracy"))
+        groups = ([accuracy[method] for method in group] for group in (NORMALIZED, others))
+        says(text, sentence, *(end for group in groups for end in ends(group)))
+    (seeds,) = {len(accuracies) for accuracies in by_seed(runs("digits")).values()}
+    says(BENCHMARKS, "and the final runs are those of # seeds", seeds)
+    says(README, "then runs # seeds of each:", seeds)
+    says(README, "Holm-corrected over all # methods", len(others) + len(NORMALIZED))
+    tuning = runs("digits", "tuning")
+    (images,) = {run["validation_images"] for run in tuning}
+    says(BENCHMARKS, "on # training images that no run trains on", images)
+    assert len({run["seed"] for run in tuning}) == 8
+
+
+def test_forty_seeds_on_digits() -> None:
+    accuracy = by_seed([*runs("digits"), *runs("digits_again")])
+    (seeds,) = {len(accuracies) for accuracies in accuracy.values()}
+    says(BENCHMARKS, "Over the # seeds of both, each", seeds)
+    for text in (BENCHMARKS, README):
+        says(text, "nothing that # seeds can see", seeds)
+    says(README, "With # more seeds each of the seven", seeds / 2)
+
+    gains, _ = compare(accuracy, ((method, "sam") for method in NORMALIZED))
+    says(BENCHMARKS, "each of the seven is # to # points above SAM", *ends(gains))
+    gains, p = compare(accuracy, itertools.product(NORMALIZED, accuracy.keys() - set(NORMALIZED)))
+    assert min(gains) > 0
+    assert max(p) < LEVEL
+    _, p = compare(accuracy, itertools.combinations(NORMALIZED, 2))
+    assert len(p) == 21
+    assert min(p) > LEVEL
+    mean_of = means({method: [*found.values()] for method, found in accuracy.items()})
+    assert max(NORMALIZED, key=lambda method: mean_of[method]) == "xsam"
+    says(
+        BENCHMARKS,
+        "mean of them, # points above normalised SAM, which has no eigenvector, and # above",
+        *(mean_of["xsam"] - mean_of[method] for method in ("normalized_sam", "xsam_random")),
+    )
+
+
+@pytest.mark.parametrize("name", ["digits", "digits_again"])
+def test_what_the_eigenvector_adds(name: str) -> None:
+    _, added = halves(name)
+    found = re.findall(r"^\| (\w+) \| ([-+][\d.]+) \[.*\| ([a-z ]+) \|$", added, re.MULTILINE)
+    accuracy = means(of(runs(name), "test_accuracy"))
+    assert found == [
+        (method, f"{accuracy[method] - accuracy['normalized_sam']:+.2f}", "not significant")
+        for method in NORMALIZED
+        if method != "normalized_sam"
+    ]
+
+
+def test_cheap() -> None:
+    accuracy, verdicts = means(of(runs("cheap"), "test_accuracy")), report("cheap")
+    cheap = ("xsam_late", "xsam_sparse", "xsam_part")
+    costs = {method: float(verdicts[method][8]) for method in (*cheap, "xsam")}
+    (run,) = [r for r in runs("cheap") if (r["method"], r["seed"]) == ("xsam_late", 0)]
+    late = 100 * (1 - run["late_start"])
+    says(
+        BENCHMARKS,
+        "Oja's rule in the last #% of the steps, normalised SGD before: # gradients a step",
+        late,
+        costs["xsam_late"],
+    )
+    assert (run["sparse_every"], run["ascent_part"]) == (3, 0.25)
+    says(BENCHMARKS, "(the same in every third step: #)", costs["xsam_sparse"])
+    says(
+        BENCHMARKS,
+        "from a quarter of the batch: #) all end within the interval of X-SAM itself (#) or above",
+        costs["xsam_part"],
+        costs["xsam"],
+    )
+    says(
+        README,
+        "within its interval or above, for # to # gradients a step in place of #.",
+        *ends(costs[method] for method in cheap),
+        costs["xsam"],
+    )
+    low = float(re.findall(r"[-+][\d.]+", verdicts["xsam"][2])[1])
+    assert all(low <= accuracy[method] - accuracy["sam"] for method in cheap)
+    says(BENCHMARKS, "the first and the last significantly above SAM.")
+    assert [verdicts[method][3] for method in cheap] == ["better", "not significant", "better"]
+    gain = accuracy["xsam"] - accuracy["sgd"]
+    says(BENCHMARKS, "Of X-SAM's gain over SGD half comes from normalising SGD's gradient")
+    half = (accuracy["normalized_sgd"] - accuracy["sgd"]) / gain
+    assert half == pytest.approx(0.5, abs=0.05)
+    says(BENCHMARKS, "What both tables have are the same runs")
+    here, before = (of(runs(name), "test_accuracy") for name in ("cheap", "digits"))
+    assert here.keys() & before.keys() == {"sgd", "sam", "xsam", "xsam_oja"}
+    assert all(here[method] == before[method] for method in here.keys() & before.keys())

@@ -1,0 +1,23 @@
+"""Every block of Python in README and the recipes runs."""
+
+import re
+from typing import Any
+
+import jax
+import pytest
+
+from tests.documents.text import ROOT
+
+BLOCKS = {
+    f"{file.stem} {i}": block
+    for file in (ROOT / "README.md", ROOT / "docs" / "recipes.md")
+    for i, block in enumerate(re.findall(r"```python\n(.*?)```", file.read_text(), re.DOTALL))
+}
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_block_runs(block: str) -> None:
+    namespace: dict[str, Any] = {}
+    # What a user has; Flax promotes dtypes and ranks.
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        exec(compile(BLOCKS[block], block, "exec"), namespace)

@@ -1,0 +1,62 @@
+"""What is said of the paper's figures, computed from the files beside the pictures."""
+
+from statistics import mean
+from typing import Any
+
+from tests.documents.text import BENCHMARKS, README, ends, rows, says
+
+
+def test_angles() -> None:
+    angles = rows("figures/angle.csv")
+    # An eigenvector has no sign, so the file's angles are folded to [0, 90].
+    shares = [
+        100 * sum(float(row[kind]) >= 80 for row in angles) / len(angles)
+        for kind in ("plain", "layerwise")
+    ]
+    says(
+        BENCHMARKS, "of # angles #% of the plain and #% of the layerwise lay", len(angles), *shares
+    )
+
+
+def by_method(file: str, value: str, *keys: str, **chosen: str) -> dict[Any, float]:
+    """Means over the seeds of the rows of a figure."""
+    found: dict[Any, list[float]] = {}
+    for row in rows(f"figures/{file}.csv"):
+        if all(row[name] == wanted for name, wanted in chosen.items()):
+            found.setdefault(tuple(row[key] for key in ("method", *keys)), []).append(
+                float(row[value])
+            )
+    assert {len(values) for values in found.values()} == {3}
+    return {key if keys else key[0]: mean(values) for key, values in found.items()}
+
+
+def test_figures_2_and_3() -> None:
+    accuracy, sharpness = (
+        by_method("curves", value, epoch="10") for value in ("test_accuracy", "lambda_max")
+    )
+    says(BENCHMARKS, "after ten epochs every method has # to #%", *ends(accuracy.values()))
+    forms = [value for method, value in sharpness.items() if method.startswith("xsam")]
+    assert len(forms) == 3
+    says(README, "SAM and X-SAM all end with less than half of SGD's largest eigenvalue")
+    assert max(*forms, sharpness["sam"]) < sharpness["sgd"] / 2
+    says(
+        BENCHMARKS,
+        "ends at #, SAM's at #, normalised SAM's at #, X-SAM's in its three forms at # to #,",
+        *(sharpness[method] for method in ("sgd", "sam", "normalized_sam")),
+        *ends(forms),
+    )
+    for method, value in by_method("spectrum", "eigenvalue", index="1").items():
+        assert abs(value / sharpness[method] - 1) < 0.01
+
+
+def test_figure_4() -> None:
+    accuracy = by_method("alpha", "test_accuracy", "alpha")
+    printed, projector = (
+        [accuracy[method, alpha] for alpha in ("0", "0.1", "0.2", "0.4", "0.8")]
+        for method in ("xsam", "xsam_projector")
+    )
+    assert printed == sorted(printed, reverse=True)
+    says(
+        BENCHMARKS, "X-SAM as printed falls from # to #% after five epochs", printed[0], printed[-1]
+    )
+    says(BENCHMARKS, "the projector stays at # to #%", *ends(projector))

@@ -1,0 +1,108 @@
+"""Numbers in README's and the recipes' sentences, computed from what they were measured into."""
+
+import json
+import re
+from statistics import mean
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import xsam_jax
+from experiments.config import TrainConfig
+from tests.documents.text import README, RECIPES, RESULTS, ROOT, ends, rows, runs, says
+
+WORDS = {5: "five", 10: "ten"}
+
+
+def test_training_takes_seconds() -> None:
+    run = json.loads((RESULTS / "train" / "result.json").read_text())
+    default = TrainConfig()
+    assert (run["dataset"], run["method"]) == (default.dataset, default.method)
+    says(README, "handwritten digits (about # seconds on two cores,", round(run["seconds"], -1))
+
+
+def test_safe_range_of_alpha() -> None:
+    section = (ROOT / "docs" / "faults.md").read_text().split("## The safe range of alpha")[1]
+    table = {
+        float(alpha): [[float(accuracy) for accuracy in cell.split()] for cell in cells]
+        for alpha, *cells in re.findall(r"^\| ([\d.]+) \| (.*) \| (.*) \|$", section, re.MULTILINE)
+    }
+    says(README, "up to # all runs trained", max(alpha for alpha in table if alpha < 1))
+    assert all(min(map(min, table[alpha])) > 94 for alpha in table if alpha < 1)
+    usual = mean(accuracy for alpha in table if alpha < 1 for accuracy in table[alpha][1])
+    assert round(usual - min(table[1.0][1]), -1) == 10
+    says(README, "at 1 Oja's rule lost up to ten points, at 1.5 every run diverged")
+    assert max(map(max, table[1.5])) < 15
+
+
+def test_trackers() -> None:
+    trackers = {(row["setting"], row["tracker"]): row for row in rows("tracking/tracking.csv")}
+    ours, paper = trackers["cnn", "subspace_4"], trackers["cnn", "paper"]
+    says(
+        README,
+        "for # gradients a step instead of #",
+        float(ours["gradients_per_step"]),
+        float(paper["gradients_per_step"]),
+    )
+    settings = ("cnn", "cnn_bn", "mlp")
+    says(
+        README,
+        "lambda_1` is #, # and #, where the paper's schedule has #, # and #,",
+        *(
+            float(trackers[setting, tracker]["quality"])
+            for tracker in ("subspace_4", "paper")
+            for setting in settings
+        ),
+    )
+    assert {setting for setting, _ in trackers} == {*settings}
+    (seeds,) = {int(row["seeds"]) for row in trackers.values()}
+    says(README, f"on two CNNs and an MLP, {WORDS[seeds]} seeds each,")
+
+
+def test_lambda_max() -> None:
+    file = RESULTS / "curvature" / "cpu-resnet18-fashion_mnist-2048.json"
+    found = json.loads(file.read_text())
+    says(
+        README,
+        "on # images of Fashion-MNIST, at its initial parameters, is # with a residual of #: "
+        "# minutes of CPU time on two cores, # s for a Hessian product and image",
+        max(map(int, found["products"])),
+        found["lambda_max"],
+        found["residual"],
+        found["cpu_seconds"] / 60,
+        found["cpu_seconds_per_product_and_image"],
+    )
+
+
+def test_perturbation_in_bfloat16() -> None:
+    def rounded(dtype: Any) -> tuple[float, float, float]:
+        keys = jax.random.split(jax.random.key(0))
+        w, g = (jax.random.normal(key, (10**7,), jnp.float32) for key in keys)
+        w, g = (0.03 * w).astype(dtype), g.astype(dtype)
+        tx = xsam_jax.sam(rho=0.05)
+        there, _ = tx.update(g, tx.init(w), w, grad_fn=lambda perturbed: perturbed)
+        e, g = there.astype(jnp.float32) - w.astype(jnp.float32), g.astype(jnp.float32)
+        return norm(e), float(xsam_jax.curvature.angle(g, e)), float(jnp.mean(e != 0))
+
+    norm = lambda x: float(jnp.linalg.norm(x))
+    length, degrees, moved = rounded(jnp.bfloat16)
+    says(RECIPES, "rounding leaves #, at an angle of # degrees", length, degrees)
+    assert moved < 0.5
+    length, degrees, moved = rounded(jnp.float32)
+    assert (round(length, 3), round(degrees)) == (0.05, 0)
+    assert moved > 0.99
+
+
+def test_learning_rates() -> None:
+    ratios: dict[str, list[float]] = {}
+    for name in ("digits", "digits_again", "fashion_small"):
+        found = {(run["model"], run["method"]): run["learning_rate"] for run in runs(name)}
+        for model in {model for model, _ in found}:
+            ratios.setdefault(model, []).append(found[model, "xsam"] / found[model, "sam"])
+    assert ratios["resnet8"] == [1]
+    says(
+        README,
+        "the best one was # to # times SAM's for an MLP and a small CNN, and the same for ResNet-8",
+        *ends([*ratios["mlp"], *ratios["small_cnn"]]),
+    )

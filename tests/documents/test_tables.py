@@ -1,0 +1,74 @@
+"""Every table is that of the files that its numbers were written to."""
+
+import json
+import re
+from pathlib import Path
+from statistics import mean
+
+import pytest
+
+from experiments.benchmark import store
+from experiments.report.text import report
+from experiments.speed.table import from_json, table
+from tests.documents.text import RESULTS, ROOT, rows
+
+README = (ROOT / "README.md").read_text()
+COST = (ROOT / "docs" / "cost.md").read_text()
+BENCHMARKS = (ROOT / "docs" / "benchmarks.md").read_text()
+SPEED = sorted((RESULTS / "speed").glob("*.json"))
+REPORTS = ("digits", "fashion_small", "cheap", "cheap_fashion", "fashion_gpu", "digits_again")
+
+
+def quoted(text: str) -> list[str]:
+    """The lines of its tables, without those below the headings."""
+    return [line for line in text.splitlines() if line.startswith("| ")]
+
+
+@pytest.mark.parametrize("file", SPEED, ids=lambda file: file.stem)
+def test_cost_table_is_the_measured_one(file: Path) -> None:
+    record = json.loads(file.read_text())
+    assert record["command"] in COST
+    for line in table([from_json(row) for row in record["rows"]]).splitlines():
+        assert line in COST
+
+
+def test_quoted_costs_are_from_the_tables() -> None:
+    lines = quoted(README[README.index("## Cost") : README.index("## The paper's theorems")])
+    assert len(lines) == 10
+    assert all(line in COST for line in lines)
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_report_is_that_of_the_committed_runs(name: str) -> None:
+    folder = ROOT / "results" / name
+    assert (folder / "report.md").read_text() == report(store.read(folder), {})
+
+
+def test_benchmark_tables_are_from_the_reports() -> None:
+    reports = [quoted((RESULTS / name / "report.md").read_text()) for name in REPORTS]
+    section = README[README.index("## Does it help?") : README.index("## Cost")]
+    lines = [*quoted(section), *quoted(BENCHMARKS)]
+    assert len(lines) == 11 + (11 + 12 + 10 + 10)
+    assert {*lines} <= {line for lines in reports for line in lines}
+
+
+def test_table_of_the_trackers() -> None:
+    measured: dict[str, list[dict[str, str]]] = {}
+    for row in rows("tracking/tracking.csv"):
+        measured.setdefault(row["tracker"], []).append(row)
+    lines = {
+        " | ".join(
+            [
+                *(
+                    f"{float(r['quality']):.2f} ± {float(r['quality_deviation']):.2f}"
+                    for r in settings
+                ),
+                f"{mean(float(r['quality']) for r in settings):.2f}",
+            ]
+        )
+        for settings in measured.values()
+    }
+    text = (RESULTS / "tracking" / "README.md").read_text()
+    found = re.findall(r"^\|[^|]*\|[^|]*\| (.*±.*) \|$", text, re.MULTILINE)
+    assert len(found) >= 20
+    assert {*found} <= lines
