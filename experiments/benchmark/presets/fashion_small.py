@@ -45,10 +45,10 @@ FASHION_SMALL = Protocol(
         "trace_probes": 10,
     },
     tuning=Tuning(
-        trials=8,
-        seeds=(100, 101, 102),
-        learning_rate=(0.01, 0.3),
-        rho=(0.02, 0.3),
+        trials=20,
+        seeds=(100, 101),
+        learning_rate=(0.003, 1.0),
+        rho=(0.005, 0.3),
         validation_images=2000,
     ),
 )
