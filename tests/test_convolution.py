@@ -214,6 +214,7 @@ def test_steps_of_a_convolutional_net(eigenvector: Any) -> None:
     convolutions = [
         line for block in blocks for line in block.splitlines() if "convolution(" in line
     ]
+    assert convolutions
     for line in convolutions:
         assert "[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]" in line
 

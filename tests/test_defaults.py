@@ -1,4 +1,4 @@
-"""The defaults are those of the papers and their codes: rho = 0.05, gamma = 0.9, ..."""
+"""The defaults are those of the papers and their codes, and of curvature's measurements."""
 
 import inspect
 from collections.abc import Callable
@@ -25,6 +25,10 @@ DEFAULTS: dict[Callable[..., Any], dict[str, Any]] = {
     },
     xsam_jax.oja: {"rate": 0.3},
     xsam_jax.subspace: {"size": 4, "decay": 0.98, "ridge": 0.2},
+    xsam_jax.curvature.top_eigenpairs: {"k": 1, "num_matvecs": 30, "which": "LA", "start": None},
+    xsam_jax.curvature.spectral_density: {"num_matvecs": 30, "num_probes": 10},
+    xsam_jax.curvature.trace: {"num_probes": 100},
+    xsam_jax.curvature.angle: {"layerwise": False},
 }
 
 

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import xsam_jax
-from tests import problem_a
+from tests import algorithm_2, problem_a
 
 
 def _x_sam(method: str) -> optax.GradientTransformationExtraArgs:
@@ -82,6 +82,15 @@ def test_trajectory(method: str, base: str) -> None:
     chex.assert_trees_all_close(
         trajectory, jax.tree.map(lambda leaf: leaf[1:], expected), rtol=0, atol=1e-9
     )
+
+
+@pytest.mark.parametrize("base", ["sgd", "sgdm"])
+@pytest.mark.parametrize(
+    "method", ["xsam", "xsam_projector", "xsam_unnorm", "xsam_projector_unnorm"]
+)
+def test_the_trajectories_of_x_sam_are_those_of_its_algorithm(method: str, base: str) -> None:
+    expected = algorithm_2.flat(f"{method}/{base}/params")[1:]
+    np.testing.assert_allclose(algorithm_2.trajectory(method, base), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("method", ["xsam", "xsam_projector_unnorm"])

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 # What it is built on, whole.
-DEPENDENCIES = "chex, jax.extend.core.primitives, matfree.decomp, matfree.stochtrace, optax"
+DEPENDENCIES = "chex, jax.extend.core.primitives, matfree.stochtrace, optax"
 
 
 def said(code: str) -> str:

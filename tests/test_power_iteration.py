@@ -165,12 +165,16 @@ def test_the_refresh_is_a_branch_and_its_iterations_one_loop() -> None:
         calls.append(1)
         return quadratic.grad_fn(jnp.eye(3))(params)
 
-    tx = xsam_jax.xsam(eigenvector=xsam_jax.power_iteration(iters=50))
-    jaxpr = jax.make_jaxpr(lambda p, s: tx.update(p, s, p, grad_fn=gradient))(
-        params, tx.init(params)
-    )
-    assert len(calls) <= 4  # the perturbed gradient and the product, traced and checked
-    assert "cond" in str(jaxpr)
+    def program(**kwargs: Any) -> str:
+        tx = xsam_jax.xsam(eigenvector=xsam_jax.power_iteration(iters=50))
+        update = lambda p, s: tx.update(p, s, p, grad_fn=gradient, **kwargs)
+        return str(jax.make_jaxpr(update)(params, tx.init(params)))
+
+    with_refresh = program()
+    assert len(calls) == 2  # the product and the perturbed gradient
+    without = program(refresh=False)
+    for word in ("cond[", "scan["):
+        assert with_refresh.count(word) == without.count(word) + 1
 
 
 def test_on_a_mesh_only_scalars_travel() -> None:

@@ -12,7 +12,7 @@ from jax import export, lax
 from jax.sharding import AxisType
 
 import xsam_jax
-from xsam_jax import _convolution
+from xsam_jax import _channels_last
 
 KERNEL = np.linspace(-1.0, 1.0, 4 * 3 * 3 * 3).reshape(4, 3, 3, 3)
 IMAGES = np.random.default_rng(0).normal(size=(64, 3, 14, 14))
@@ -89,13 +89,13 @@ def test_outside_of_jit_values_live_as_long_as_they_are_used(
 ) -> None:
     x = jnp.linspace(0.0, 1.0, 1237)
     alive = []
-    bind = _convolution._bind
+    bind = _channels_last._bind
 
     def counted(*args: Any) -> Any:
         alive.append(sum(array.shape == x.shape for array in jax.live_arrays()))
         return bind(*args)
 
-    monkeypatch.setattr(_convolution, "_bind", counted)
+    monkeypatch.setattr(_channels_last, "_bind", counted)
 
     def long(x: chex.Array) -> chex.Array:
         for _ in range(20):

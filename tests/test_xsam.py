@@ -50,6 +50,13 @@ def test_alpha_zero_is_normalized_sam(tracker: Any) -> None:
     actual, _ = problem_a.run(optax.chain(xsam, base))
     expected, _ = problem_a.run(by_hand)
     chex.assert_trees_all_close(actual, expected, rtol=0, atol=1e-12)
+    # README's, which optax keeps from dividing by zero: 1e-6 of a norm of 0.1 and more.
+    advised = optax.chain(xsam_jax.sam(0.1), optax.normalize_by_update_norm(), base)
+    actual, _ = problem_a.run(advised)
+    chex.assert_trees_all_close(actual, expected, rtol=0, atol=1e-4)
+    zero = jnp.zeros(3)
+    direction, _ = advised.update(zero, advised.init(zero), zero, grad_fn=jnp.zeros_like)
+    np.testing.assert_array_equal(direction, 0)
 
 
 def test_alpha_zero_unnormalized_is_sam() -> None:

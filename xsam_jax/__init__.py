@@ -2,7 +2,7 @@
 
 from xsam_jax import curvature as curvature
 from xsam_jax._accumulation import mean_grad_fn as mean_grad_fn
-from xsam_jax._convolution import channels_last as channels_last
+from xsam_jax._channels_last import channels_last as channels_last
 from xsam_jax._eigen_sam import EigenSAMState as EigenSAMState
 from xsam_jax._eigen_sam import eigen_sam as eigen_sam
 from xsam_jax._friendly_sam import FriendlySAMState as FriendlySAMState

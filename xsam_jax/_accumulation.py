@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._convolution import channels_last
+from xsam_jax._channels_last import channels_last
 from xsam_jax._hvp import GradFn
 
 

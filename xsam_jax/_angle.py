@@ -58,4 +58,4 @@ def _unit(tree: chex.ArrayTree) -> chex.ArrayTree:
     if not leaves:
         return tree
     largest = functools.reduce(jnp.maximum, [jnp.max(jnp.abs(leaf)) for leaf in leaves])
-    return _linalg.scale_to(1, _linalg.scale(_linalg.reciprocal(largest), tree))
+    return _linalg.unit(_linalg.scale(_linalg.reciprocal(largest), tree))

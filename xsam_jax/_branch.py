@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from xsam_jax import _linalg
-from xsam_jax._convolution import evaluate
+from xsam_jax import _linalg, _placement
+from xsam_jax._channels_last import evaluate
 
 
 @jax.custom_batching.custom_vmap
@@ -51,7 +51,7 @@ def computed_if(
 
     # Outside of `jax.jit` a branch is compiled anew in every step; on a mesh all devices must take
     # the same one, because a gradient may hold collectives; and `jax.vmap` refuses callbacks in it.
-    if not _linalg.compiling() or not _linalg.on_no_mesh(params) or closed.effects:
+    if not _placement.compiling() or not _placement.on_no_mesh(params) or closed.effects:
         return compute(params)
     # A GPU would wait for the condition. The compiler drops a branch whose condition is constant.
     needed = lax.platform_dependent(anywhere(needed), cpu=lambda x: x, default=jnp.ones_like)

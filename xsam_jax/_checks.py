@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from xsam_jax import _linalg
+from xsam_jax import _placement
 
 Schedule = Callable[[chex.Numeric], chex.Numeric]
 ScalarOrSchedule: TypeAlias = float | chex.Array | Schedule
-
+AxisName: TypeAlias = str | tuple[str, ...] | None
 
 # What rounding may make of a schedule that ends at a bound.
 _TOLERANCE = 1e-6
@@ -181,17 +181,17 @@ def same_tree(name: str, tree: Any, like: Any, model: str = "params") -> None:
             )
 
 
-def varying(name: str, tree: Any, axis_name: str | tuple[str, ...] | None) -> None:
+def varying(name: str, tree: Any, axis_name: AxisName) -> None:
     """Raises if `jax.shard_map` knows that no leaf of ``tree`` differs between its devices.
 
     With ``check_vma=True``, its default, JAX sums the gradient at parameters that are the same on
     all devices, and the mean of that sum would still be the sum.
     """
-    if axis_name is None or not _linalg.varying_axes(lax.axis_index(axis_name)):
+    if axis_name is None or not _placement.varying_axes(lax.axis_index(axis_name)):
         return  # no axis, or shard_map was told not to look
     leaves = jax.tree.leaves(tree)
     names = {axis_name} if isinstance(axis_name, str) else {*axis_name}
-    if leaves and not any(names <= _linalg.varying_axes(leaf) for leaf in leaves):
+    if leaves and not any(names <= _placement.varying_axes(leaf) for leaf in leaves):
         raise ValueError(
             f"{name} must be the gradient of each device's own loss with axis_name={axis_name!r}, "
             "got one that is the same on all devices, for with check_vma=True jax.shard_map sums "

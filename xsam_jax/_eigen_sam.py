@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import optax
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._eigenvector import Eigenpair, Tracker, check_tracker
+from xsam_jax._eigenvector import Eigenpair, Tracker, after_step, check_tracker
 from xsam_jax._power_iteration import power_iteration
-from xsam_jax._two_gradients import Ascent, AxisName, Descent, kept, two_gradients
+from xsam_jax._two_gradients import Ascent, Descent, kept, two_gradients
 
 
 class EigenSAMState(NamedTuple):
@@ -33,7 +33,7 @@ def eigen_sam(
     alpha: _checks.ScalarOrSchedule = 0.2,
     *,
     eigenvector: Tracker = power_iteration(warm_start=True),
-    axis_name: AxisName = None,
+    axis_name: _checks.AxisName = None,
     per_device: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """Eigen-SAM: SAM whose perturbation leans towards the dominant eigenvector.
@@ -79,7 +79,7 @@ def eigen_sam(
 
     def ascent(step: Ascent, state: EigenSAMState) -> tuple[_linalg.Scaled, EigenSAMState]:
         pair = eigenvector.before(step, Eigenpair(*state[1:]), state.count)
-        u = _linalg.scale_to(1, step.own)
+        u = _linalg.unit(step.own)
         along = _linalg.vdot(u, pair.vector)
         lean = jnp.asarray(weight(state.count), along.dtype) * jnp.sign(along)
         direction = _linalg.combine((1 - lean * along, u), (lean, pair.vector))
@@ -87,9 +87,7 @@ def eigen_sam(
         return _linalg.Scaled(length, direction), EigenSAMState(state.count, *pair)
 
     def descent(step: Descent, state: EigenSAMState) -> tuple[chex.ArrayTree, EigenSAMState]:
-        pair = eigenvector.after(step, Eigenpair(*state[1:]))
-        # A tracker's scalars overflow before its vector is poisoned.
-        step = step._replace(finite=step.finite & jnp.isfinite(pair.value))
+        step, pair = after_step(eigenvector, step, Eigenpair(*state[1:]))
         return step.grads_adv, kept(step, EigenSAMState(state.count, *pair))
 
     return two_gradients(

@@ -7,7 +7,7 @@ import chex
 import jax.numpy as jnp
 from jax import lax
 
-from xsam_jax import _checks, _linalg
+from xsam_jax import _checks, _linalg, _placement
 from xsam_jax._branch import anywhere
 from xsam_jax._two_gradients import Ascent, Descent
 
@@ -85,6 +85,15 @@ def from_gradients(
     return Tracker(before, after, init, free=True)
 
 
+def after_step(tracker: Tracker, step: Descent, pair: Eigenpair) -> tuple[Descent, Eigenpair]:
+    """The pair after a step, which is not finite either where the tracker's inner products are not.
+
+    They overflow before those of the gradients do.
+    """
+    pair = tracker.after(step, pair)
+    return step._replace(finite=step.finite & jnp.isfinite(pair.value)), pair
+
+
 def periodic(every: int, refresh: Callable[[Ascent, Eigenpair, chex.Array], Eigenpair]) -> Tracker:
     """A tracker that refreshes the pair in steps 1, ``every + 1``, ... and keeps it in between.
 
@@ -124,7 +133,7 @@ def periodic(every: int, refresh: Callable[[Ascent, Eigenpair, chex.Array], Eige
 
         if every == 1:
             pair = refreshed(pair)
-        elif _linalg.compiling():
+        elif _placement.compiling():
             pair = lax.cond(anywhere(due(pair)), refreshed, lambda pair: pair, pair)
         elif anywhere(due(pair)):  # a branch would be compiled anew in every step
             pair = refreshed(pair)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._two_gradients import Ascent, AxisName, two_gradients
+from xsam_jax._two_gradients import Ascent, two_gradients
 
 
 class FriendlySAMState(NamedTuple):
@@ -26,9 +26,9 @@ class FriendlySAMState(NamedTuple):
 def friendly_sam(
     rho: _checks.ScalarOrSchedule = 0.05,
     sigma: _checks.ScalarOrSchedule = 1.0,
-    decay: float = 0.9,
+    decay: chex.Numeric = 0.9,
     *,
-    axis_name: AxisName = None,
+    axis_name: _checks.AxisName = None,
     per_device: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """F-SAM: SAM perturbed along the mini-batch's own noise, without the full gradient.

@@ -4,14 +4,14 @@ import chex
 import optax
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._two_gradients import AxisName, Descent, SAMState, kept, sam_ascent, two_gradients
+from xsam_jax._two_gradients import Descent, SAMState, sam_ascent, two_gradients
 
 
 def gsam(
     rho: _checks.ScalarOrSchedule = 0.05,
     alpha: _checks.ScalarOrSchedule = 0.4,
     *,
-    axis_name: AxisName = None,
+    axis_name: _checks.AxisName = None,
     per_device: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """GSAM: lessens the perturbed loss and the surrogate gap between it and the loss.
@@ -51,7 +51,7 @@ def gsam(
         g, g_adv = step.grads, step.grads_adv
         parallel = _linalg.vdot(g, g_adv) * _linalg.reciprocal(_linalg.vdot(g_adv, g_adv))
         orthogonal = _linalg.combine((1, g), (-parallel, g_adv))
-        return _linalg.combine((1, g_adv), (-weight(state.count), orthogonal)), kept(step, state)
+        return _linalg.combine((1, g_adv), (-weight(state.count), orthogonal)), state
 
     return two_gradients(
         ascent=sam_ascent(radius), descent=descent, axis_name=axis_name, per_device=per_device

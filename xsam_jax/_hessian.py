@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xsam_jax import _checks, _linalg
+from xsam_jax import _checks, _linalg, _placement
 from xsam_jax._hvp import GradFn, hvp
 
 
@@ -36,14 +36,16 @@ def flat_hessian(grad_fn: GradFn, params: chex.ArrayTree) -> FlatHessian:
     size, dtype = int(ends[-1]), _linalg.statistics_dtype(params)
 
     def flatten(tree: chex.ArrayTree) -> chex.Array:
-        return jnp.concatenate([_replicate(leaf).reshape(-1) for leaf in jax.tree.leaves(tree)])
+        return jnp.concatenate(
+            [_placement.gathered(leaf).reshape(-1) for leaf in jax.tree.leaves(tree)]
+        )
 
     def unflatten(flat: chex.Array) -> chex.ArrayTree:
         pieces = jnp.split(flat, ends[:-1])
         return jax.tree.unflatten(
             structure,
             [
-                _linalg.shard_like(piece.reshape(leaf.shape), leaf)
+                _placement.shard_like(piece.reshape(leaf.shape), leaf)
                 for piece, leaf in zip(pieces, leaves, strict=True)
             ],
         )
@@ -51,20 +53,12 @@ def flat_hessian(grad_fn: GradFn, params: chex.ArrayTree) -> FlatHessian:
     def product(flat: chex.Array) -> chex.Array:
         return flatten(hvp(grad_fn, params, unflatten(flat)))
 
-    vector = _linalg.varying_like(jnp.zeros((size,), dtype), params)
+    vector = _placement.varying_like(jnp.zeros((size,), dtype), params)
     traced, constants = jax.closure_convert(product, vector)
     return FlatHessian(
-        lambda flat: traced(_linalg.varying_like(flat, params), *constants),
+        lambda flat: traced(_placement.varying_like(flat, params), *constants),
         flatten,
         unflatten,
         size,
         dtype,
     )
-
-
-def _replicate(leaf: chex.Array) -> chex.Array:
-    # On a mesh of explicit axes leaves of different shardings do not concatenate.
-    mesh = jax.typeof(leaf).sharding.mesh
-    if mesh.empty:
-        return leaf
-    return jax.sharding.reshard(leaf, jax.NamedSharding(mesh, jax.P()))

@@ -6,8 +6,8 @@ import chex
 import jax
 from jax.extend.core.primitives import custom_lin_p
 
-from xsam_jax import _checks, _linalg
-from xsam_jax._convolution import contains, evaluate
+from xsam_jax import _checks, _linalg, _placement
+from xsam_jax._channels_last import contains, evaluate
 
 GradFn = Callable[[chex.ArrayTree], chex.ArrayTree]
 
@@ -54,7 +54,7 @@ def hvp(grad_fn: GradFn, params: chex.ArrayTree, v: chex.ArrayTree) -> chex.Arra
     def product(params: chex.ArrayTree, v: chex.ArrayTree) -> chex.ArrayTree:
         return jax.jvp(grad_fn, (params,), (v,))[1]
 
-    args = (params, _linalg.varying_like(_linalg.cast_like(v, params), params))
+    args = (params, _placement.varying_like(_linalg.cast_like(v, params), params))
     # Traced, not called: JAX finds a function without a forward derivative only when it compiles.
     try:
         closed, out_shape = jax.make_jaxpr(product, return_shape=True)(*args)

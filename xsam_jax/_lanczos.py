@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from xsam_jax import _linalg
+from xsam_jax import _placement
 from xsam_jax._hessian import FlatHessian
 
 
@@ -79,7 +79,7 @@ def tridiagonalize(
 
     zeros = jnp.zeros((num_matvecs,), dtype)
     before = jnp.zeros((num_matvecs, size), dtype), zeros, zeros, _unit(start)
-    before = _linalg.varying_like(before, jax.eval_shape(hessian.matvec, start))
+    before = _placement.varying_like(before, jax.eval_shape(hessian.matvec, start))
     basis, diagonal, off_diagonal, _ = lax.fori_loop(0, num_matvecs, step, before)
     beside = jnp.diag(off_diagonal[:-1], 1)
     return Tridiagonalization(basis, jnp.diag(diagonal) + beside + beside.T)

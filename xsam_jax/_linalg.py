@@ -14,7 +14,8 @@ import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import AxisType, PartitionSpec
+
+from xsam_jax import _placement
 
 _SMALL = 2**12  # elements of a sum
 
@@ -51,7 +52,7 @@ def vdot(a: chex.ArrayTree, b: chex.ArrayTree) -> chex.Array:
     """Inner product over all leaves, a scalar of the statistics' dtype."""
     dtype = statistics_dtype(a, b)
     pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
-    small = [x.size < _SMALL and on_no_mesh((x, y)) for x, y in pairs]
+    small = [x.size < _SMALL and _placement.on_no_mesh((x, y)) for x, y in pairs]
     # For a sum of at least so many numbers XLA:CPU calls a library, for a smaller one it compiles
     # up to four kernels. Most leaves of a network are biases and scales: they are summed as one
     # array. Not where they may lie on different devices of a mesh.
@@ -105,9 +106,9 @@ def scaled_to(length: chex.Numeric, tree: chex.ArrayTree) -> Scaled:
     return Scaled(jnp.asarray(length, factor.dtype) * factor, tree)
 
 
-def scale_to(length: chex.Numeric, tree: chex.ArrayTree) -> chex.ArrayTree:
-    """`scaled_to`, multiplied out."""
-    return scale(*scaled_to(length, tree))
+def unit(tree: chex.ArrayTree) -> chex.ArrayTree:
+    """``tree / ||tree||``, and zero where the tree is zero."""
+    return scale(*scaled_to(1, tree))
 
 
 def select(
@@ -115,62 +116,6 @@ def select(
 ) -> chex.ArrayTree:
     """``if_true`` where the scalar ``condition`` holds, else ``if_false``, leaf by leaf."""
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), if_true, if_false)
-
-
-def replicated(tree: chex.ArrayTree) -> chex.ArrayTree:
-    """A tree that every device of the mesh of `jax.set_mesh` has whole.
-
-    For what each can compute by itself: the compiler may divide it, and then it must travel.
-    """
-    if set(jax.sharding.get_abstract_mesh().axis_types) != {AxisType.Auto}:
-        return tree  # there is no mesh, or the caller places the arrays
-    whole: chex.ArrayTree = lax.with_sharding_constraint(tree, PartitionSpec())
-    return whole
-
-
-def varying_axes(*trees: chex.ArrayTree) -> frozenset[str]:
-    """The axes of `jax.shard_map` along which a leaf may differ, where JAX knows them."""
-    leaves = jax.tree.leaves(trees)
-    return frozenset().union(*(jax.typeof(leaf).manual_axis_type.varying for leaf in leaves))
-
-
-def varying_like(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
-    """``tree``, whose leaves may differ along all axes along which a leaf of ``like`` does.
-
-    It is a matter of types: what a loop or a branch starts from must have that of its result.
-    """
-    axes = varying_axes(like)
-
-    def cast(leaf: chex.Array) -> chex.Array:
-        missing = tuple(sorted(axes - varying_axes(leaf)))
-        return lax.pcast(leaf, missing, to="varying") if missing else leaf
-
-    return jax.tree.map(cast, tree) if axes else tree
-
-
-def shard_like(leaf: chex.Array, like: chex.Array) -> chex.Array:
-    """``leaf`` with the sharding of ``like``, where that is part of its type."""
-    return leaf if _unsharded(like) else jax.sharding.reshard(leaf, jax.typeof(like).sharding)
-
-
-def compiling() -> bool:
-    """Whether operations are recorded for the compiler, as inside of `jax.jit` and `lax.scan`.
-
-    Not so under `jax.vmap` or `jax.grad` alone, which have tracers too, but execute one by one.
-    """
-    return isinstance(lax.full((), 0), jax.core.Tracer)
-
-
-def on_no_mesh(tree: chex.ArrayTree) -> bool:
-    """Whether all is on one device, as far as JAX tells while it traces."""
-    leaves = jax.tree.leaves(tree)
-    return bool(jax.sharding.get_abstract_mesh().empty) and all(map(_unsharded, leaves))
-
-
-def _unsharded(leaf: chex.Array) -> bool:
-    """Whether the type has no sharding: it has one on a mesh of explicit axes."""
-    mesh = jax.typeof(leaf).sharding.mesh
-    return bool(mesh.empty)
 
 
 def _join(leaves: Iterable[chex.Array], dtype: Any) -> chex.Array:

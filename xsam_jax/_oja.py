@@ -1,5 +1,6 @@
 """Oja's rule on the two gradients that SAM computes anyway."""
 
+import chex
 import jax.numpy as jnp
 
 from xsam_jax import _checks, _linalg
@@ -7,7 +8,7 @@ from xsam_jax._eigenvector import Eigenpair, Tracker, free_product, from_gradien
 from xsam_jax._two_gradients import Descent
 
 
-def oja(rate: float = 0.3) -> Tracker:
+def oja(rate: chex.Numeric = 0.3) -> Tracker:
     """Follows the eigenvector without any Hessian-vector product.
 
     SAM's gradients at w and at w + e give a product for free,

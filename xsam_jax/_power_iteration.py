@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from xsam_jax import _checks, _linalg
+from xsam_jax import _checks, _linalg, _placement
 from xsam_jax._eigenvector import Eigenpair, Tracker, periodic
 from xsam_jax._two_gradients import Ascent
 
@@ -72,23 +72,23 @@ def power_iteration(
     def cold(pair: Eigenpair, count: chex.Array) -> chex.ArrayTree:
         """The vector, of norm one, that a refresh starts from anew."""
         if start is not None:
-            return _linalg.cast_like(_linalg.scale_to(1, start), pair.vector)
+            return _linalg.cast_like(_linalg.unit(start), pair.vector)
         key = jax.random.fold_in(jax.random.key(seed), count)
         leaves, treedef = jax.tree.flatten(pair.vector)
         ends = np.cumsum([0, *(leaf.size for leaf in leaves)])
         # One draw for all leaves: XLA:CPU takes up to a second to compile each.
         normals = jax.random.normal(key, (ends[-1],), _linalg.statistics_dtype(pair.vector))
-        normals = _linalg.scale_to(1, normals)
+        normals = _linalg.unit(normals)
         pieces = [
-            _linalg.shard_like(normals[begin:end].reshape(leaf.shape), leaf).astype(leaf.dtype)
+            _placement.shard_like(normals[begin:end].reshape(leaf.shape), leaf).astype(leaf.dtype)
             for begin, end, leaf in zip(ends[:-1], ends[1:], leaves, strict=True)
         ]
-        return _linalg.replicated(jax.tree.unflatten(treedef, pieces))
+        return _placement.replicated(jax.tree.unflatten(treedef, pieces))
 
     def refresh(step: Ascent, pair: Eigenpair, count: chex.Array) -> Eigenpair:
         if start is not None:
             _checks.same_tree("start", start, step.params)
-        vector = _linalg.varying_like(cold(pair, count), pair)
+        vector = _placement.varying_like(cold(pair, count), pair)
         if warm_start:
             known = _linalg.norm(pair.vector) > 0
             vector = _linalg.select(known, pair.vector, vector)
@@ -104,11 +104,11 @@ def power_iteration(
                 params, vector = lax.optimization_barrier((params, vector))
             product = step.hvp(params, vector)
             quotient = _linalg.vdot(vector, product).astype(jnp.float32)
-            vector = _linalg.cast_like(_linalg.scale_to(1, product), vector)
+            vector = _linalg.cast_like(_linalg.unit(product), vector)
             return vector, quotient
 
         carry = vector, pair.value
-        if _linalg.compiling():
+        if _placement.compiling():
             carry = lax.fori_loop(0, iters, iterate, carry)
         else:  # a loop would be compiled anew in every refresh
             for i in range(iters):

@@ -3,14 +3,14 @@
 import optax
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._two_gradients import Ascent, AxisName, SAMState, sam_ascent, two_gradients
+from xsam_jax._two_gradients import Ascent, SAMState, sam_ascent, two_gradients
 
 
 def sam(
     rho: _checks.ScalarOrSchedule = 0.05,
     *,
     adaptive: bool = False,
-    axis_name: AxisName = None,
+    axis_name: _checks.AxisName = None,
     per_device: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """Sharpness-Aware Minimization: the gradient at the worst point of a ball around the weights.

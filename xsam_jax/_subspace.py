@@ -28,7 +28,7 @@ class SubspaceMemory(NamedTuple):
     covariance: chex.Array
 
 
-def subspace(size: int = 4, *, decay: float = 0.98, ridge: float = 0.2) -> Tracker:
+def subspace(size: int = 4, *, decay: chex.Numeric = 0.98, ridge: chex.Numeric = 0.2) -> Tracker:
     """Follows the leading eigenvectors without any Hessian-vector product.
 
     As for `oja`, SAM's two gradients give a product for free: with ``x = e / ||e||``,
@@ -134,7 +134,7 @@ class _Seen(NamedTuple):
 
 
 def _fit(
-    seen: _Seen, pair: Eigenpair, decay: float, ridge: float
+    seen: _Seen, pair: Eigenpair, decay: chex.Numeric, ridge: chex.Numeric
 ) -> tuple[chex.Array, chex.Array, chex.Array, chex.Array]:
     """The step of `subspace`: the new basis [size + 1, size], the eigenvalue, ``R`` and ``C``."""
     metric, size = seen.metric, len(seen.x) - 1

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from xsam_jax import _checks, _linalg
+from xsam_jax import _checks, _linalg, _placement
 from xsam_jax._branch import computed_if
 from xsam_jax._hvp import GradFn, hvp
 from xsam_jax._masking import MASKED_NOTE, has_masked
@@ -25,7 +25,6 @@ _TRACED_NOTE = (
 )
 
 State = TypeVar("State", bound=tuple[Any, ...])
-AxisName = str | tuple[str, ...] | None
 
 
 class Ascent(NamedTuple):
@@ -87,7 +86,7 @@ def two_gradients(
     init: Callable[[chex.ArrayTree], Any] = sam_init,
     ascent: Callable[[Ascent, State], tuple[_linalg.Scaled, State]],
     descent: Callable[[Descent, State], tuple[chex.ArrayTree, State]] = sam_descent,
-    axis_name: AxisName,
+    axis_name: _checks.AxisName,
     per_device: bool,
 ) -> optax.GradientTransformationExtraArgs:
     """Builds a method from its ascent and descent.
@@ -115,7 +114,7 @@ def two_gradients(
     def checked_init(params: chex.ArrayTree) -> Any:
         _checks.real("params", params)
         state = init(params)
-        return _linalg.varying_like(state, params)._replace(count=state.count)
+        return _placement.varying_like(state, params)._replace(count=state.count)
 
     def update(
         updates: chex.ArrayTree,
@@ -166,7 +165,7 @@ def two_gradients(
 
 
 def _averaged(
-    name: str, grad_fn: GradFn | None, params: chex.ArrayTree, axis_name: AxisName
+    name: str, grad_fn: GradFn | None, params: chex.ArrayTree, axis_name: _checks.AxisName
 ) -> GradFn:
     """``grad_fn`` with its result checked and averaged over the devices."""
     if not callable(grad_fn):
@@ -193,5 +192,5 @@ def _averaged(
     return averaged
 
 
-def _mean(tree: chex.ArrayTree, axis_name: AxisName) -> chex.ArrayTree:
+def _mean(tree: chex.ArrayTree, axis_name: _checks.AxisName) -> chex.ArrayTree:
     return tree if axis_name is None else lax.pmean(tree, axis_name)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._two_gradients import AxisName, Descent, SAMState, kept, sam_ascent, two_gradients
+from xsam_jax._two_gradients import Descent, SAMState, kept, sam_ascent, two_gradients
 
 
 class WSAMDecoupledState(NamedTuple):
@@ -24,9 +24,9 @@ class WSAMDecoupledState(NamedTuple):
 
 def wsam(
     rho: _checks.ScalarOrSchedule = 0.05,
-    gamma: float = 0.9,
+    gamma: chex.Numeric = 0.9,
     *,
-    axis_name: AxisName = None,
+    axis_name: _checks.AxisName = None,
     per_device: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """WSAM: the loss plus a weighted sharpness, the rise of the loss within the ball.
@@ -68,11 +68,11 @@ def wsam(
 
 def wsam_decoupled(
     base: optax.GradientTransformation,
-    learning_rate: optax.ScalarOrSchedule,
+    learning_rate: _checks.ScalarOrSchedule,
     rho: _checks.ScalarOrSchedule = 0.05,
-    gamma: float = 0.9,
+    gamma: chex.Numeric = 0.9,
     *,
-    axis_name: AxisName = None,
+    axis_name: _checks.AxisName = None,
     per_device: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """WSAM whose sharpness term is a plain gradient step beside the base optimizer.

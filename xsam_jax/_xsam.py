@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import optax
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._eigenvector import Eigenpair, Tracker, check_tracker
+from xsam_jax._eigenvector import Eigenpair, Tracker, after_step, check_tracker
 from xsam_jax._power_iteration import power_iteration
-from xsam_jax._two_gradients import Ascent, AxisName, Descent, kept, two_gradients
+from xsam_jax._two_gradients import Ascent, Descent, kept, two_gradients
 
 
 class XSAMState(NamedTuple):
@@ -42,7 +42,7 @@ def xsam(
     eigenvector: Tracker = power_iteration(),
     correction: Literal["signed", "projector"] = "signed",
     normalize: bool = True,
-    axis_name: AxisName = None,
+    axis_name: _checks.AxisName = None,
     per_device: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """X-SAM: SAM's gradient with its component along the dominant eigenvector attenuated.
@@ -120,9 +120,7 @@ def xsam(
 
     def descent(step: Descent, state: XSAMState) -> tuple[chex.ArrayTree, XSAMState]:
         pair = Eigenpair(state.eigenvector, state.eigenvalue, state.memory)
-        v, value, memory = eigenvector.after(step, pair)
-        # A tracker's scalars overflow before its vector is poisoned.
-        step = step._replace(finite=step.finite & jnp.isfinite(value))
+        step, (v, value, memory) = after_step(eigenvector, step, pair)
         state = kept(step, state._replace(eigenvector=v, eigenvalue=value, memory=memory))
         v = state.eigenvector
         inverse_norm = _linalg.reciprocal(_linalg.norm(step.grads_adv))

@@ -1,7 +1,7 @@
 """The text of a report: tables and what they say."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 
@@ -136,9 +136,9 @@ def _accuracy_table(dataset: str, model: str, runs: Runs, verdicts: Verdicts) ->
         difference, words = verdicts.get(method, ("", ""))
         paper = published(dataset, model, method)
         rows.append((method, _plus_minus(summary, 2), str(summary.n), difference, words, paper))
-    return _table(
-        ("method", "test accuracy", "n", "difference to SAM", "is it", "the paper's"), rows
-    )
+    header = ("method", "test accuracy", "n", "difference to SAM", "verdict", "the paper's")
+    columns = len(header) if any(row[-1] for row in rows) else len(header) - 1
+    return _table(header[:columns], [row[:columns] for row in rows])
 
 
 def _findings(verdicts: Verdicts) -> str:
@@ -163,7 +163,7 @@ def _what_the_vector_adds(runs: Runs) -> list[str]:
     return [
         "### What the eigenvector adds",
         "Normalised SAM is X-SAM with alpha = 0, without an eigenvector.",
-        _table(("method", "difference to normalised SAM", "is it"), rows),
+        _table(("method", "difference to normalised SAM", "verdict"), rows),
     ]
 
 
@@ -205,6 +205,9 @@ def _hyperparameters(runs: Runs, trials: Sequence[Line]) -> str:
     for method, lines in runs.items():
         config = lines[0]["config"]
         of_method = [line for line in trials if line["config"]["method"] == method]
+        tried = {
+            name: {line["config"][name] for line in of_method} for name in ("learning_rate", "rho")
+        }
         scores = [
             line["result"]["test_accuracy"]
             for line in of_method
@@ -213,13 +216,20 @@ def _hyperparameters(runs: Runs, trials: Sequence[Line]) -> str:
         rows.append(
             (
                 method,
-                f"{config['learning_rate']:g}",
-                "" if method in ONE_GRADIENT else f"{config['rho']:g}",
+                _chosen(config["learning_rate"], tried["learning_rate"]),
+                "" if method in ONE_GRADIENT else _chosen(config["rho"], tried["rho"]),
                 str(len(of_method)),
                 _plus_minus(summarize(scores), 2) if scores else "",
             )
         )
     return _table(("method", "learning rate", "rho", "tuning runs", "held-out accuracy"), rows)
+
+
+def _chosen(value: float, tried: Set[float]) -> str:
+    """A hyperparameter, and whether a better one may lie beyond what was tried."""
+    if len(tried) < 2 or min(tried) < value < max(tried):
+        return f"{value:g}"
+    return f"{value:g} ({'lowest' if value == min(tried) else 'highest'} tried)"
 
 
 def _summary_of(lines: Sequence[Line], name: str) -> Summary | None:

@@ -31,6 +31,12 @@ def test_memory_of_a_step() -> None:
         memory[PARTS] / memory[BASELINE],
         times[PARTS] / times[REFRESH],
     )
+    state = {
+        name: row["compiled"]["argument_mib"]
+        for name, row in steps("resnet18").items()
+        if row["compiled"]
+    }
+    says(README, "three more copies, # MiB, than", state["xsam, subspace"] - state["xsam, oja"])
     both = [memory_mib(TEXT)[name] for name in ("sam", BASELINE)]
     says(COST, "`sam` needs # MiB, optax's SAM #.", *both)
     says(COST, "optax's SAM # MiB on the transformer.", both[1])

@@ -1,6 +1,9 @@
 """What optax and flax do not pass on, and the errors that say so."""
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import optax
 import pytest
 from flax.training.train_state import TrainState
@@ -21,6 +24,19 @@ def test_lookahead_takes_no_extra_arguments(name: str) -> None:
     # A chain drops them on the way to it.
     with pytest.raises(ValueError, match=NO_GRAD_FN):
         optax.chain(tx).update(params.fast, (state,), params, grad_fn=grad_fn(0))
+
+
+@every_method
+def test_flatten_gives_grad_fn_one_vector(name: str) -> None:
+    tx, params = optax.flatten(METHODS[name].optimizer()), init()
+    shapes = set()
+
+    def watched(params: Any) -> Any:
+        shapes.add(jnp.shape(params))
+        return params
+
+    tx.update(params, tx.init(params), params, grad_fn=watched)
+    assert shapes == {(sum(leaf.size for leaf in jax.tree.leaves(params)),)}
 
 
 @every_method

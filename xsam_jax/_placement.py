@@ -1,0 +1,75 @@
+"""Where arrays lie, on meshes and along the axes of `jax.shard_map`, and when they are computed."""
+
+from typing import Any
+
+import chex
+import jax
+from jax import lax
+from jax.sharding import AxisType, PartitionSpec
+
+
+def replicated(tree: chex.ArrayTree) -> chex.ArrayTree:
+    """A tree that every device of the mesh of `jax.set_mesh` has whole.
+
+    For what each can compute by itself: the compiler may divide it, and then it must travel.
+    """
+    if set(jax.sharding.get_abstract_mesh().axis_types) != {AxisType.Auto}:
+        return tree  # there is no mesh, or the caller places the arrays
+    whole: chex.ArrayTree = lax.with_sharding_constraint(tree, PartitionSpec())
+    return whole
+
+
+def varying_axes(*trees: chex.ArrayTree) -> frozenset[str]:
+    """The axes of `jax.shard_map` along which a leaf may differ, where JAX knows them."""
+    leaves = jax.tree.leaves(trees)
+    return frozenset().union(*(jax.typeof(leaf).manual_axis_type.varying for leaf in leaves))
+
+
+def varying_like(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
+    """``tree``, whose leaves may differ along all axes along which a leaf of ``like`` does.
+
+    It is a matter of types: what a loop or a branch starts from must have that of its result.
+    """
+    axes = varying_axes(like)
+
+    def cast(leaf: chex.Array) -> chex.Array:
+        missing = tuple(sorted(axes - varying_axes(leaf)))
+        return lax.pcast(leaf, missing, to="varying") if missing else leaf
+
+    return jax.tree.map(cast, tree) if axes else tree
+
+
+def shard_like(leaf: chex.Array, like: chex.Array) -> chex.Array:
+    """``leaf`` with the sharding of ``like``, where that is part of its type."""
+    return leaf if _mesh(like).empty else jax.sharding.reshard(leaf, jax.typeof(like).sharding)
+
+
+def gathered(leaf: chex.Array) -> chex.Array:
+    """``leaf`` whole on every device, where its sharding is part of its type.
+
+    On a mesh of explicit axes leaves of different shardings do not concatenate.
+    """
+    mesh = _mesh(leaf)
+    if mesh.empty:
+        return leaf
+    return jax.sharding.reshard(leaf, jax.NamedSharding(mesh, PartitionSpec()))
+
+
+def compiling() -> bool:
+    """Whether operations are recorded for the compiler, as inside of `jax.jit` and `lax.scan`.
+
+    Not so under `jax.vmap` or `jax.grad` alone, which have tracers too, but execute one by one.
+    """
+    return isinstance(lax.full((), 0), jax.core.Tracer)
+
+
+def on_no_mesh(tree: chex.ArrayTree) -> bool:
+    """Whether all is on one device, as far as JAX tells while it traces."""
+    leaves = jax.tree.leaves(tree)
+    meshes = [jax.sharding.get_abstract_mesh(), *map(_mesh, leaves)]
+    return all(mesh.empty for mesh in meshes)
+
+
+def _mesh(leaf: chex.Array) -> Any:
+    """The mesh of the sharding that is part of a type, empty but on a mesh of explicit axes."""
+    return jax.typeof(leaf).sharding.mesh
