@@ -128,7 +128,7 @@ def make_run_chunk(
     devices: Devices = ONE_DEVICE,
     max_bad_steps: int = 0,
 ) -> RunChunk:
-    """Compile a function that takes any number of steps within one epoch.
+    """A function to be compiled that takes any number of steps within one epoch.
 
     Batches and augmentation depend on the key and on ``state.step`` alone, so neither the length
     of the chunks nor an interruption changes a run.
@@ -145,7 +145,7 @@ def make_run_chunk(
         max_bad_steps: Take no step after so many bad ones in a row, 0 for no such limit.
 
     Returns:
-        The function. It donates the state and the metrics that it is given.
+        The function. The state and the metrics that it is given may be donated.
     """
     order_key, augment_key = jax.random.split(key)
 
@@ -161,7 +161,6 @@ def make_run_chunk(
         )
         return state, StepMetrics(loss, accuracy)
 
-    @partial(jax.jit, donate_argnums=(0, 1))
     def run_chunk(
         state: TrainState, metrics: StepMetrics, data: Batch, stop: int
     ) -> tuple[TrainState, StepMetrics]:

@@ -12,14 +12,14 @@ from experiments.config import Method, resolve
 from experiments.data import load_for
 from experiments.errors import UserError
 from experiments.files import write_atomically
-from experiments.network import Batch, Network, build_network, loss_and_outcome
+from experiments.network import Batch, Network, build_network
 from experiments.plots import curves
 from experiments.plots.curves import Curves
 from experiments.plots.options import positive, size_of_runs, train_config
 from experiments.plots.output import COLORS, DASHES, MARKERS, new_figure, write_figure, write_table
 from experiments.plots.runs import arrays, read_arrays, read_weights
-from experiments.sharpness import fixed_subset
-from xsam_jax import curvature, mean_grad_fn
+from experiments.sharpness import fixed_subset, subset_gradient
+from xsam_jax import curvature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +69,7 @@ def measure(
     def compiled(
         params: chex.ArrayTree, batch_stats: chex.ArrayTree, subset: Batch
     ) -> tuple[curvature.Eigenpairs, curvature.Density]:
-        def loss_fn(params: chex.ArrayTree, batch: Batch) -> jax.Array:
-            return loss_and_outcome(network.predict, params, batch_stats, batch)[0]
-
-        grad_fn = mean_grad_fn(loss_fn, subset)
+        grad_fn = subset_gradient(network.predict, batch_stats, subset)
         products = options.spectrum_matvecs
         key = jax.random.key(0)
         pairs = curvature.top_eigenpairs(

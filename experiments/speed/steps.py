@@ -56,6 +56,7 @@ def all_steps(work: Workload) -> dict[str, Step]:
 
     def step(
         tx: optax.GradientTransformation,
+        *,
         between: bool = False,
         curvature: Callable[[Any], GradFn] | None = None,
         grad: Callable[[chex.ArrayTree, Any], chex.ArrayTree] = plain,
@@ -81,8 +82,8 @@ def all_steps(work: Workload) -> dict[str, Step]:
             state = optax.tree.set(state, memory=jnp.int32(1))  # no refresh is due at count 0
         return Step(function, state)
 
-    def chained(method: optax.GradientTransformation, *args: Any, **kwargs: Any) -> Step:
-        return step(optax.chain(method, base()), *args, **kwargs)
+    def chained(method: optax.GradientTransformation, **kwargs: Any) -> Step:
+        return step(optax.chain(method, base()), **kwargs)
 
     optax_sam = optax.contrib.sam(
         base(), optax.chain(optax.contrib.normalize(), optax.sgd(0.05)), opaque_mode=True
@@ -97,13 +98,13 @@ def all_steps(work: Workload) -> dict[str, Step]:
         "wsam": chained(xsam_jax.wsam()),
         "wsam_decoupled": step(xsam_jax.wsam_decoupled(base(), 0.01)),
         "friendly_sam": chained(xsam_jax.friendly_sam()),
-        "eigen_sam, between": chained(xsam_jax.eigen_sam(), True),
+        "eigen_sam, between": chained(xsam_jax.eigen_sam(), between=True),
         "xsam, oja": chained(xsam_jax.xsam(eigenvector=xsam_jax.oja())),
         "xsam, subspace": chained(xsam_jax.xsam(eigenvector=xsam_jax.subspace())),
         REFRESH: chained(xsam_jax.xsam()),
-        QUARTER: chained(xsam_jax.xsam(), False, of_a_quarter),
-        PARTS: chained(xsam_jax.xsam(), False, in_parts),
-        BETWEEN: chained(xsam_jax.xsam(), True),
+        QUARTER: chained(xsam_jax.xsam(), curvature=of_a_quarter),
+        PARTS: chained(xsam_jax.xsam(), curvature=in_parts),
+        BETWEEN: chained(xsam_jax.xsam(), between=True),
         CHOSEN_REFRESH: chained(xsam_jax.xsam(), refresh=True),
         CHOSEN_BETWEEN: chained(xsam_jax.xsam(), refresh=False),
     }

@@ -102,8 +102,10 @@ def test_perturbation_of_a_part_of_the_batch(network: Network) -> None:
 
 
 def test_chunks_change_nothing(network: Network) -> None:
-    run_chunk = make_run_chunk(
-        network.train, SAM, key=jax.random.key(0), batch_size=8, crop_padding=1, flip=True
+    run_chunk = jax.jit(
+        make_run_chunk(
+            network.train, SAM, key=jax.random.key(0), batch_size=8, crop_padding=1, flip=True
+        )
     )
 
     def run(*stops: int) -> tuple[TrainState, StepMetrics]:
@@ -120,8 +122,10 @@ def test_chunks_change_nothing(network: Network) -> None:
 
 def test_steps_are_reported_as_they_are_taken(network: Network) -> None:
     state = start(network, SGD)
-    run_chunk = make_run_chunk(
-        network.train, SGD, key=jax.random.key(0), batch_size=2, crop_padding=0, flip=False
+    run_chunk = jax.jit(
+        make_run_chunk(
+            network.train, SGD, key=jax.random.key(0), batch_size=2, crop_padding=0, flip=False
+        )
     )
     seen: list[int] = []
     state, _ = take_steps(
