@@ -70,8 +70,8 @@ def test_time_on_a_gpu() -> None:
     )
     says(
         README,
-        "On a GPU, `sam` takes # to #, `oja()` # to #, `subspace()` # to # and the paper's schedule "
-        "# to #.",
+        "On a GPU, `sam` takes # to #, `oja()` # to #, `subspace()` # to # and the paper's "
+        "schedule # to #.",
         *ends(sam),
         *ends(oja),
         *ends(subspace),
