@@ -19,6 +19,7 @@ from experiments.plots.curves import Curves
 from experiments.plots.spectrum import Spectrum
 from experiments.speed.__main__ import SpeedConfig
 from experiments.tracking.__main__ import TrackingConfig
+from tests.documents.text import says, words
 from tests.experiments.conftest import Fails
 
 # Module, arguments before the option, options.
@@ -92,4 +93,8 @@ def test_wrong_values(
 
 
 def test_how_many() -> None:
-    assert len(OPTIONS) >= 641
+    says(
+        words("docs/faults.md"),
+        "lambda_max and speed with text, nothing, too much, -1, NaN, inf | # |",
+        len(OPTIONS),
+    )
