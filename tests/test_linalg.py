@@ -1,6 +1,7 @@
 """Inner products of trees: the same whatever is joined, and few sums."""
 
 import math
+import warnings
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import xsam_jax
 from xsam_jax import _linalg
 
 SMALL = 2**12  # leaves of so many elements are summed by themselves
@@ -77,3 +79,17 @@ def test_reciprocal_computes_no_infinity_on_the_way() -> None:
 def test_trees_of_different_sizes_have_no_inner_product() -> None:
     with pytest.raises(ValueError, match="zip"):
         _linalg.vdot([jnp.ones(2)], [jnp.ones(2), jnp.ones(3)])
+
+
+def test_float64_of_numpy_is_float32_without_64_bits() -> None:
+    """Nor does it warn: JAX takes such parameters and gradients for float32."""
+    w = np.ones(3)
+    gradient = lambda w: w**3
+    with jax.enable_x64(False), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for tracker in (xsam_jax.power_iteration(start=w), xsam_jax.oja(), xsam_jax.subspace()):
+            tx = xsam_jax.xsam(eigenvector=tracker)
+            direction, state = tx.update(gradient(w), tx.init(w), w, grad_fn=gradient)
+            assert direction.dtype == state.eigenvector.dtype == jnp.float32
+        pairs = xsam_jax.curvature.top_eigenpairs(gradient, w, key=jax.random.key(0))
+        assert pairs.vectors.dtype == xsam_jax.curvature.angle(w, w).dtype == jnp.float32

@@ -197,6 +197,18 @@ def test_vectors_that_are_almost_dependent_become_orthonormal() -> None:
     np.testing.assert_allclose(inside, hilbert[:, :4], atol=1e-13)
 
 
+@pytest.mark.parametrize(("negative", "found"), [(3, 4.0), (4, -5.0)])
+def test_the_span_follows_the_largest_magnitudes(negative: int, found: float) -> None:
+    """With as many larger negative eigenvalues as vectors the largest is lost, as documented."""
+    spectrum = [4.0, *(-5 - 0.5 * i for i in range(negative))]
+    spectrum += [0.1] * (20 - len(spectrum))
+    matrix, _ = quadratic.hessian(spectrum)
+    states = _track(matrix, _points(20, 3000))
+    vectors = quadratic.flat_steps(states.eigenvector)[-500:]
+    quotients = jnp.sum(vectors @ matrix * vectors, axis=1)
+    np.testing.assert_allclose(jnp.mean(quotients), found, rtol=0.05)
+
+
 def test_zero_radius_keeps_the_state() -> None:
     matrix, _ = quadratic.hessian([3.0, 2.0, 1.0])
     params, gradient = quadratic.start(3), quadratic.grad_fn(matrix)

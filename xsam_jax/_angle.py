@@ -54,6 +54,7 @@ def angle(grads: chex.ArrayTree, v: chex.ArrayTree, *, layerwise: bool = False) 
 
 def _unit(tree: chex.ArrayTree) -> chex.ArrayTree:
     """``tree`` with norm one, also where the squares of its numbers are beyond float32's range."""
+    tree = _linalg.cast(tree, _linalg.statistics_dtype(tree))
     leaves = [leaf for leaf in jax.tree.leaves(tree) if leaf.size]
     if not leaves:
         return tree

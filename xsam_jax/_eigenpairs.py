@@ -11,7 +11,7 @@ from jax import lax
 from xsam_jax import _checks
 from xsam_jax._hessian import flat_hessian
 from xsam_jax._hvp import GradFn
-from xsam_jax._lanczos import inner_products, tridiagonalize
+from xsam_jax._lanczos import inner_products, norm, tridiagonalize
 
 
 class Eigenpairs(NamedTuple):
@@ -109,5 +109,5 @@ def top_eigenpairs(
         order = leading(values)
         values, rotation = values[order], rotation[:, order].T
         vectors, products = rotation @ vectors, rotation @ products
-    residuals = jnp.linalg.norm(products - values[:, None] * vectors, axis=1)
+    residuals = norm(products - values[:, None] * vectors)
     return Eigenpairs(values, jax.vmap(hessian.unflatten)(vectors), residuals)

@@ -51,8 +51,8 @@ def tridiagonalize(
         start = random
     else:
         start = start.astype(dtype)  # in float16 its norm may be infinite
-        norm = jnp.linalg.norm(start)
-        start = jnp.where((norm > 0) & jnp.isfinite(norm), start, random)
+        length = norm(start)
+        start = jnp.where((length > 0) & jnp.isfinite(length), start, random)
 
     def step(
         i: chex.Array, carry: tuple[chex.Array, chex.Array, chex.Array, chex.Array]
@@ -62,14 +62,14 @@ def tridiagonalize(
         product = hessian.matvec(vector)
         # The first pass takes away ||H||, the second its rounding errors.
         residual = _orthogonal(_orthogonal(product, basis), basis)
-        length = jnp.linalg.norm(residual)
+        length = norm(residual)
         candidate = _orthogonal(residual / jnp.where(length > 0, length, 1), basis)
 
         def replaced() -> chex.Array:
             random = jax.random.normal(jax.random.fold_in(key, i), (size,), dtype)
             return _orthogonal(_unit(_orthogonal(random, basis)), basis)
 
-        vector = lax.cond(jnp.linalg.norm(candidate) < 0.7, replaced, lambda: candidate)
+        vector = lax.cond(norm(candidate) < 0.7, replaced, lambda: candidate)
         return (
             basis,
             diagonal.at[i].set(jnp.sum(basis[i] * product)),
@@ -90,11 +90,18 @@ def inner_products(vectors: chex.Array, vector: chex.Array) -> chex.Array:
     return jnp.sum(vectors * vector[None], axis=1)
 
 
+def norm(vectors: chex.Array) -> chex.Array:
+    """Euclidean norms along the last axis, also of numbers whose squares float32 does not have."""
+    largest = jnp.max(jnp.abs(vectors), axis=-1)
+    largest = jnp.where(largest > 0, largest, 1)
+    return largest * jnp.linalg.norm(vectors / largest[..., None], axis=-1)
+
+
 def _orthogonal(vector: chex.Array, basis: chex.Array) -> chex.Array:
     """``vector`` without its components along the rows of ``basis``; zero rows take nothing."""
     return vector - inner_products(basis, vector) @ basis
 
 
 def _unit(vector: chex.Array) -> chex.Array:
-    norm = jnp.linalg.norm(vector)
-    return vector / jnp.where(norm > 0, norm, 1)
+    length = norm(vector)
+    return vector / jnp.where(length > 0, length, 1)

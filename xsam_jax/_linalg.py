@@ -30,7 +30,9 @@ class Scaled(NamedTuple):
 def statistics_dtype(*trees: chex.ArrayTree) -> Any:
     """float64 if any leaf is float64, else float32."""
     leaves = jax.tree.leaves(trees)
-    return jnp.float64 if any(leaf.dtype == jnp.float64 for leaf in leaves) else jnp.float32
+    # As JAX has them: NumPy's float64 is its float32, unless 64 bits are enabled.
+    wide = any(jnp.result_type(leaf) == jnp.float64 for leaf in leaves)
+    return jnp.float64 if wide else jnp.float32
 
 
 def cast(tree: chex.ArrayTree, dtype: Any) -> chex.ArrayTree:
@@ -40,7 +42,7 @@ def cast(tree: chex.ArrayTree, dtype: Any) -> chex.ArrayTree:
 
 def cast_like(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
     """Every leaf with the dtype of its counterpart in ``like``."""
-    return jax.tree.map(lambda leaf, target: leaf.astype(target.dtype), tree, like)
+    return jax.tree.map(lambda leaf, target: leaf.astype(jnp.result_type(target)), tree, like)
 
 
 def zeros_like(params: chex.ArrayTree) -> chex.ArrayTree:

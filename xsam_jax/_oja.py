@@ -27,7 +27,8 @@ def oja(rate: chex.Numeric = 0.3) -> Tracker:
     error.
 
     Args:
-      rate: weight of a step's product, > 0.
+      rate: weight of a step's product, > 0. Below 1 no step can cancel the vector; from 2 on the
+        eigenvalue may diverge.
 
     Returns:
       A tracker for `xsam` and `eigen_sam`.

@@ -36,7 +36,7 @@ def power_iteration(
     vector before the last iteration: one for the new vector would cost another product.
 
     Args:
-      every: steps from one refresh to the next, >= 1 (the paper's p).
+      every: steps from one refresh to the next, in [1, 2**31 - 1] (the paper's p).
       iters: Hessian-vector products a refresh, >= 1 (the paper's q).
       warm_start: start from the last eigenvector, not anew.
       start: tree like the parameters, the vector that a refresh starts from when it starts anew; by
@@ -55,7 +55,7 @@ def power_iteration(
       >>> tracker = xsam_jax.power_iteration(every=20, iters=1, warm_start=True)
       >>> tx = xsam_jax.xsam(eigenvector=tracker)
     """
-    _checks.integer("every", every, low=1)
+    _checks.integer("every", every, low=1, high=2**31 - 1)  # what the step count can reach
     _checks.integer("iters", iters, low=1)
     _checks.boolean("warm_start", warm_start)
     if not isinstance(seed, jax.core.Tracer):

@@ -38,9 +38,11 @@ def subspace(size: int = 4, *, decay: chex.Numeric = 0.98, ridge: chex.Numeric =
     ``h = M U'x`` over all steps, each of weight ``decay`` times that of the next, is ``M = N /
     C``, with the sums ``N`` of ``h (U'x)'`` and ``C`` of ``(U'x)(U'x)'``. ``M`` stands for ``H
     U``, so its span is one step of a block power iteration, and the symmetric part of the fitted
-    operator on it gives, by Rayleigh-Ritz, the order of the vectors: the first is the eigenvector
-    of the largest eigenvalue (the largest, not the one of largest magnitude). Of ``N`` only the
-    part in the new subspace is kept. So a step is::
+    operator on it gives, by Rayleigh-Ritz, the order of the vectors: the first belongs to the
+    largest eigenvalue on the span, not to the one of largest magnitude. The span itself follows the
+    largest magnitudes: where ``size`` eigenvalues or more are negative and of larger magnitude than
+    the largest one, that one is lost (`oja` finds it). Of ``N`` only the part in the new subspace
+    is kept. So a step is::
 
         N = decay U R + h (U'x)'                  C <- decay C + (U'x)(U'x)'
         M = N (C + ridge tr(C)/size I)^-1

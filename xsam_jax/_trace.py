@@ -12,6 +12,7 @@ from matfree import stochtrace
 from xsam_jax import _checks
 from xsam_jax._hessian import flat_hessian
 from xsam_jax._hvp import GradFn
+from xsam_jax._lanczos import norm
 
 
 class Estimate(NamedTuple):
@@ -19,8 +20,9 @@ class Estimate(NamedTuple):
 
     Attributes:
       value: float32 (float64 for float64 parameters) [].
-      standard_error: [], dtype and units of ``value``; ``value +- 1.96 standard_error`` is a 95%
-        confidence interval.
+      standard_error: [], dtype and units of ``value``. With many probes ``value +- 1.96
+        standard_error`` is a 95% confidence interval; with few it is too narrow (with ten we
+        measured 84 to 91%).
     """
 
     value: chex.Array
@@ -63,12 +65,11 @@ def trace(
     def probe(probe_key: chex.PRNGKey) -> tuple[chex.Array, chex.Array]:
         signs = sampler(probe_key)[0]
         product = hessian.matvec(signs)
-        return jnp.sum(signs * product), jnp.linalg.norm(product)
+        return jnp.sum(signs * product), norm(product)
 
     samples, norms = lax.map(probe, jax.random.split(key, num_probes))
     # Signs leave a diagonal Hessian no variance at all, only the rounding of the sums.
     rounding = float(np.finfo(hessian.dtype).eps) * hessian.size**0.5 * jnp.mean(norms)
-    return Estimate(
-        value=jnp.mean(samples),
-        standard_error=jnp.sqrt(jnp.var(samples, ddof=1) / num_probes + rounding**2),
-    )
+    value = jnp.mean(samples)
+    spread = norm(samples - value) / (num_probes * (num_probes - 1)) ** 0.5
+    return Estimate(value, standard_error=jnp.hypot(spread, rounding))

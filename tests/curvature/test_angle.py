@@ -91,6 +91,15 @@ class TestAngle:
         assert found.dtype == (jnp.float64 if dtype == jnp.float64 else jnp.float32)
         np.testing.assert_allclose(found, 45, rtol=1e-5)
 
+    def test_of_small_half_precision_numbers(self) -> None:
+        """Whose reciprocals float16 does not have."""
+        v = {"a": jnp.array([1.0, 0.0], jnp.float32), "b": jnp.zeros(2, jnp.float32)}
+        for size in (1e-7, 1e-5, 1e-3):
+            grads = {"a": jnp.full(2, size, jnp.float16), "b": jnp.zeros(2, jnp.float16)}
+            for layerwise in (False, True):
+                found = curvature.angle(grads, v, layerwise=layerwise)
+                np.testing.assert_allclose(found, 45, rtol=1e-6)
+
     @pytest.mark.parametrize("layerwise", [False, True])
     def test_zero_gradient(self, layerwise: bool) -> None:
         assert curvature.angle(jnp.zeros(3), jnp.ones(3), layerwise=layerwise) == 90

@@ -47,6 +47,21 @@ class TestTopEigenpairs:
         )
         assert np.all(pairs.residuals <= 1e-7 * scale)
 
+    @pytest.mark.parametrize("scale", [1e-22, 1e20])
+    def test_units_that_float32_has_and_their_squares_not(self, scale: float) -> None:
+        matrix = with_spectrum(np.asarray([9.0, 4.0, 1.0, 0.0, -2.0]), rotate=True)
+        scaled = jnp.asarray(scale * matrix, jnp.float32)
+        pairs = curvature.top_eigenpairs(
+            lambda w: scaled @ w, jnp.ones(5, jnp.float32), k=2, num_matvecs=4, key=KEY
+        )
+        values, residuals = (
+            np.asarray(x, np.float64) / scale for x in (pairs.values, pairs.residuals)
+        )
+        vectors = np.asarray(pairs.vectors, np.float64)
+        defects = vectors @ matrix - values[:, None] * vectors
+        np.testing.assert_allclose(residuals, np.linalg.norm(defects, axis=1), atol=1e-5)
+        np.testing.assert_allclose(np.abs(values - [9, 4]) <= residuals + 1e-5, True)
+
     def test_start(self) -> None:
         matrix = with_spectrum(np.asarray(SPECTRA["clustered"]), rotate=True)
         size = len(matrix)

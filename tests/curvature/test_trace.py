@@ -28,6 +28,21 @@ class TestTrace:
         errors = np.abs(estimates.value - np.trace(hessian))
         assert np.mean(errors <= 1.96 * estimates.standard_error) >= 0.9
 
+    @pytest.mark.parametrize("scale", [1e-22, 1e20])
+    def test_units_that_float32_has_and_their_squares_not(self, scale: float) -> None:
+        matrix = jnp.asarray(with_spectrum(np.asarray(SPECTRA["indefinite"])), jnp.float32)
+
+        def estimate(scale: float) -> curvature.Estimate:
+            matrix_ = jnp.float32(scale) * matrix
+            w = jnp.ones(len(matrix), jnp.float32)
+            return curvature.trace(lambda w: matrix_ @ w, w, num_probes=10, key=KEY)
+
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a / scale, b, rtol=1e-4),
+            estimate(scale),
+            estimate(1.0),
+        )
+
     @pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32])
     def test_diagonal_hessian_is_exact_to_the_rounding_it_states(self, dtype: Any) -> None:
         diagonal = jax.random.normal(KEY, (1000,), dtype)
