@@ -44,11 +44,12 @@ class Snapshot(NamedTuple):
     seconds: float
 
 
-def save(out: Path, snapshot: Snapshot) -> None:
+def save(out: Path, run: str, snapshot: Snapshot) -> None:
     """Write a checkpoint and remove those that it makes superfluous.
 
     Args:
         out: Folder of the run.
+        run: What makes it this run, see `canonical`.
         snapshot: The run, in the memory of this host.
 
     Raises:
@@ -68,6 +69,7 @@ def save(out: Path, snapshot: Snapshot) -> None:
         checkpointer = orbax.Checkpointer(handler, multiprocessing_options=options)
         checkpointer.save(temporary.absolute() / "arrays", arrays)
         about = {
+            "run": run,
             "history": [epoch._asdict() for epoch in snapshot.history],
             "seconds": snapshot.seconds,
             "leaves": _leaves(arrays),
@@ -89,20 +91,21 @@ def save(out: Path, snapshot: Snapshot) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def restore(out: Path, start: Snapshot) -> Snapshot | None:
+def restore(out: Path, run: str, start: Snapshot) -> Snapshot | None:
     """The run as its last whole checkpoint has it.
 
     A damaged checkpoint is named on stderr, and the one before it is taken.
 
     Args:
         out: Folder of the run.
+        run: What makes it this run, see `canonical`.
         start: The run before its first step; only shapes and dtypes of its arrays are looked at.
 
     Returns:
         The run, in the memory of this host; None if there is no checkpoint.
 
     Raises:
-        UserError: The checkpoint is not of this program.
+        UserError: The checkpoint is not of this program, or not of this run.
     """
     for leftover in (out / CHECKPOINTS).glob(".*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -110,7 +113,7 @@ def restore(out: Path, start: Snapshot) -> Snapshot | None:
         damage = _damage(place)
         if damage is None:
             try:
-                return _read(place, start)
+                return _read(place, run, start)
             except (TypeError, KeyError, ValueError) as error:
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 raise UserError(f"{place} is no checkpoint of this program: {reason}.") from None
@@ -128,10 +131,15 @@ def remove(out: Path) -> None:
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
 
 
-def _read(place: Path, start: Snapshot) -> Snapshot:
+def _read(place: Path, run: str, start: Snapshot) -> Snapshot:
     from orbax.checkpoint import v1 as orbax
 
     about = json.loads((place / "run.json").read_text())
+    if about["run"] != run:
+        raise UserError(
+            f"{place} is a checkpoint of a run with other options: name another directory with "
+            f"--out, or remove {place.parent}."
+        )
     state, metrics = jax.tree.map(_like, (start.state, start.metrics))
     past = [metrics] * len(about["history"])
     template = _arrays(Snapshot(state, metrics, past, [], 0.0))

@@ -1,5 +1,6 @@
 """Files are written as a whole, and what goes wrong with them is said in one sentence."""
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -30,6 +31,30 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
             pass
+
+
+@contextmanager
+def locked(place: Path, in_use: str) -> Iterator[None]:
+    """Keep other processes out of a file or a folder.
+
+    Args:
+        place: The file or the folder.
+        in_use: What to say where another process has it.
+
+    Raises:
+        UserError: Another process has it.
+    """
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(in_use) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_atomically(file: Path, content: bytes) -> None:

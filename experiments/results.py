@@ -8,13 +8,14 @@ import json
 import math
 import platform
 from collections.abc import Sequence
+from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.config import ResolvedConfig
 from experiments.errors import UserError
-from experiments.files import write_atomically, write_json, writing
+from experiments.files import locked, write_atomically, write_json, writing
 
 CHECKPOINTS = "checkpoints"
 _PACKAGES = ("jax", "jaxlib", "optax", "flax", "xsam_jax")
@@ -97,20 +98,22 @@ def versions() -> dict[str, str]:
     return found
 
 
-def open_run(config: ResolvedConfig) -> None:
-    """Make the run's directory and write config.json.
+def open_run(config: ResolvedConfig, held: ExitStack) -> None:
+    """Make the run's directory, keep other processes out of it and write config.json.
 
     Args:
         config: The run's configuration.
+        held: When it ends, the directory is free again.
 
     Raises:
-        UserError: The directory cannot be written, or holds the run of another configuration,
-            finished or with a checkpoint, or a config.json that no run wrote.
+        UserError: The directory cannot be written or is in use, or holds the run of another
+            configuration, finished or with a checkpoint, or a config.json that no run wrote.
     """
     out = config.out
     with writing(f"--out {out}"):
         _refuse_other_run(config)
         out.mkdir(parents=True, exist_ok=True)
+        held.enter_context(locked(out, f"--out {out} is in use by another run."))
         # From here on the directory holds an unfinished run, whatever it held before.
         for name in ("result.json", "metrics.jsonl", "curves.png"):
             (out / name).unlink(missing_ok=True)
@@ -127,7 +130,10 @@ def _refuse_other_run(config: ResolvedConfig) -> None:
     except (ValueError, AttributeError):
         theirs = {}
     if theirs.keys() != mine.keys():
-        raise UserError(f"--out {config.out} holds a config.json of another program or version.")
+        raise UserError(
+            f"--out {config.out} holds a config.json of another program or version: name another "
+            "directory."
+        )
     finished = (config.out / "result.json").exists()
     if theirs != mine and (finished or checkpoints(config.out)):
         differing = [name for name in mine if mine[name] != theirs[name]]

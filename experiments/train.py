@@ -8,7 +8,7 @@ from the last checkpoint.
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
@@ -79,36 +79,39 @@ def train(
     resolved = everywhere(partial(resolve, config))
     check_same("options and versions", f"{canonical(resolved)} {devices.fsdp} {versions()}")
     program = everywhere(partial(program_of, resolved, observe, devices))
-    first(partial(open_run, resolved))
-    state, _, step_metrics, history, earlier = _run(resolved, program, progress, stopping)
-    last = history[-1]
-    if draw:
-        title = f"{resolved.method}, {resolved.model} on {resolved.dataset}, seed {resolved.seed}"
-        tested_on = "the test set" if resolved.validation_images is None else "held-out images"
-        first(partial(write_curves, resolved.out, history, step_metrics, title, tested_on))
-    trace = None
-    if resolved.trace_probes:
-        trace = program.trace(devices.whole(state.params), state.batch_stats, program.subset)
-    result = Result(
-        test_accuracy=last.test_accuracy,
-        test_loss=last.test_loss,
-        train_loss=last.train_loss,
-        lambda_max=last.lambda_max,
-        trace=None if trace is None else float(trace.value),
-        trace_error=None if trace is None else float(trace.standard_error),
-        seconds=earlier + time.perf_counter() - started,
-        steps=resolved.epochs * program.steps,
-        method=resolved.method,
-        model=resolved.model,
-        dataset=resolved.dataset,
-        seed=resolved.seed,
-        versions=versions(),
-    )
-    if on_end is not None:
-        on_end(state)
-    first(partial(write_result, resolved.out, result))
-    first(partial(checkpoint.remove, resolved.out))
-    return result
+    with ExitStack() as held:
+        first(partial(open_run, resolved, held))
+        state, _, step_metrics, history, earlier = _run(resolved, program, progress, stopping)
+        last = history[-1]
+        if draw:
+            title = (
+                f"{resolved.method}, {resolved.model} on {resolved.dataset}, seed {resolved.seed}"
+            )
+            tested_on = "the test set" if resolved.validation_images is None else "held-out images"
+            first(partial(write_curves, resolved.out, history, step_metrics, title, tested_on))
+        trace = None
+        if resolved.trace_probes:
+            trace = program.trace(devices.whole(state.params), state.batch_stats, program.subset)
+        result = Result(
+            test_accuracy=last.test_accuracy,
+            test_loss=last.test_loss,
+            train_loss=last.train_loss,
+            lambda_max=last.lambda_max,
+            trace=None if trace is None else float(trace.value),
+            trace_error=None if trace is None else float(trace.standard_error),
+            seconds=earlier + time.perf_counter() - started,
+            steps=resolved.epochs * program.steps,
+            method=resolved.method,
+            model=resolved.model,
+            dataset=resolved.dataset,
+            seed=resolved.seed,
+            versions=versions(),
+        )
+        if on_end is not None:
+            on_end(state)
+        first(partial(write_result, resolved.out, result))
+        first(partial(checkpoint.remove, resolved.out))
+        return result
 
 
 def _run(
@@ -124,7 +127,7 @@ def _run(
     run_chunk, state = start(config, program)
     metrics = devices.replicate(empty_metrics(steps))
     snapshot = Snapshot(state, metrics, [], [], 0.0)
-    found = first(partial(checkpoint.restore, config.out, snapshot))
+    found = first(partial(checkpoint.restore, config.out, canonical(config), snapshot))
     if found is not None:
         snapshot = found
         state, metrics = placed(found.state, devices), devices.replicate(found.metrics)
@@ -135,7 +138,7 @@ def _run(
         seconds = earlier + time.perf_counter() - began
         state, metrics = devices.fetch((state, metrics))
         snapshot = Snapshot(state, metrics, step_metrics, history, seconds)
-        first(partial(checkpoint.save, config.out, snapshot))
+        first(partial(checkpoint.save, config.out, canonical(config), snapshot))
 
     def report(state: TrainState, metrics: StepMetrics) -> None:
         if 0 < config.max_bad_steps <= int(state.bad_steps):

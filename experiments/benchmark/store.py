@@ -1,6 +1,5 @@
 """results.jsonl: a line for each finished run, kept whatever happens to the runs after it."""
 
-import fcntl
 import json
 import os
 import subprocess
@@ -9,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from experiments import files
 from experiments.benchmark.protocol import Line
 from experiments.errors import UserError
 from experiments.files import writing
@@ -34,20 +34,34 @@ def read(out: Path) -> list[Line]:
         return []
     try:
         *lines, _ = file.read_text().split("\n")
-        found: list[Line] = [json.loads(line) for line in lines]
-        known = all(
-            {"key", "stage", "revision", "config", "result", "cpu_seconds"} <= line.keys()
-            and {"dataset", "model", "method", "seed"} <= line["config"].keys()
-            for line in found
-        )
-    except (OSError, ValueError, AttributeError):
-        known = False
-    if not known:
-        raise UserError(f"{file} is not the result file of a benchmark.")
+    except (OSError, ValueError):
+        raise UserError(f"{file} is not the result file of a benchmark.") from None
     once: dict[str, Line] = {}
-    for line in found:
+    for number, text in enumerate(lines, 1):
+        line = _run_of(text)
+        if line is None:
+            raise UserError(
+                f"{file} is not the result file of a benchmark: line {number} is no run. If it is "
+                "damaged, remove that line, and the same command makes the run anew."
+            )
         once.setdefault(line["key"], line)  # two programs may have made a run
     return list(once.values())
+
+
+def _run_of(text: str) -> Line | None:
+    """A line of the file, None if it is something else."""
+    try:
+        line: Line = json.loads(text)
+        result, config = line["result"], line["config"]
+        known = (
+            {"key", "stage", "revision", "cpu_seconds"} <= line.keys()
+            and {"dataset", "model", "method", "seed"} <= config.keys()
+            and {"versions", "steps"} <= result.keys()
+            and isinstance(result["test_accuracy"], (int, float))
+        )
+    except (ValueError, AttributeError, TypeError, KeyError):
+        return None
+    return line if known else None
 
 
 @contextmanager
@@ -58,14 +72,8 @@ def locked(out: Path) -> Iterator[None]:
         UserError: Another one does so, or the file cannot be written.
     """
     with writing(out / FILE):
-        file = (out / FILE).open("a")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"--out {out} is in use by another benchmark.") from None
-        except OSError:
-            pass  # a file system without locks
+        (out / FILE).open("a").close()
+    with files.locked(out / FILE, f"--out {out} is in use by another benchmark."):
         yield
 
 

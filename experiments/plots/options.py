@@ -55,6 +55,7 @@ def train_config(options: FigureOptions, **changes: Any) -> TrainConfig:
         train_images=options.train_images,
         test_images=options.test_images,
         data_dir=options.data_dir,
+        checkpoint_every=1,  # an epoch of a figure may take minutes
         **changes,
     )
 

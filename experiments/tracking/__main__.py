@@ -17,7 +17,7 @@ from pathlib import Path
 
 from experiments.batches import check_batch_size
 from experiments.errors import UserError, command_line, exit_on_user_error
-from experiments.files import make_folder, read_json, write_json
+from experiments.files import damaged, make_folder, read_json, write_json
 from experiments.machine import device
 from experiments.plots.options import distinct, positive, seeds
 from experiments.results import versions
@@ -98,7 +98,10 @@ def measure(config: TrackingConfig) -> None:
 def _refuse_other_options(folder: Path, sizes: Sizes) -> None:
     # The report averages all that are there.
     for file in sorted(folder.glob("*.json")):
-        if read_json(file)["options"] != sizes._asdict():
+        found = read_json(file)
+        if not isinstance(found, dict) or "options" not in found:
+            raise damaged(file)
+        if found["options"] != sizes._asdict():
             raise UserError(f"{file} is a run of other options: name another folder with --out.")
 
 

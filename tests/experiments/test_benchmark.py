@@ -180,12 +180,15 @@ def test_a_strange_file_is_left_alone(tmp_path: Path) -> None:
     no_run = dict.fromkeys(("key", "stage", "revision", "result", "cpu_seconds"), 1) | {
         "config": {}
     }
+    no_numbers = no_run | {"config": dict.fromkeys(("dataset", "model", "method", "seed"), 1)}
+    empty = no_numbers | {"result": {}}
+    null = no_numbers | {"result": {"versions": {}, "steps": 1, "test_accuracy": None}}
     for content in (
         b'{"a": 1}\n',
         b"not json\n",
         b"[1]\n",
         b"\xff\n",
-        json.dumps(no_run).encode() + b"\n",
+        *(json.dumps(each).encode() + b"\n" for each in (no_run, no_numbers, empty, null)),
     ):
         (tmp_path / store.FILE).write_bytes(content)
         with pytest.raises(UserError, match="not the result file of a benchmark"):
@@ -198,6 +201,8 @@ def test_a_run_that_two_programs_made_counts_once(tmp_path: Path) -> None:
         {**line(50.0 + i, 0.1), "key": key, "revision": "", "cpu_seconds": 1.0}
         for i, key in enumerate("aba")
     ]
+    for each in lines:
+        each["result"] |= {"versions": {}, "steps": 1}
     for each in lines:
         store.append(tmp_path, each)
     assert store.read(tmp_path) == lines[:2]

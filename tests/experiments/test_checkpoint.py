@@ -79,16 +79,16 @@ def snapshot(step: int, epochs: int = 0) -> Snapshot:
 
 def test_everything_comes_back(tmp_path: Path) -> None:
     for step in (3, 5, 7):
-        checkpoint.save(tmp_path, snapshot(step))
+        checkpoint.save(tmp_path, "run", snapshot(step))
     # The last two are kept.
     assert sorted(p.name for p in (tmp_path / CHECKPOINTS).iterdir()) == ["00000005", "00000007"]
-    found = checkpoint.restore(tmp_path, snapshot(0))
+    found = checkpoint.restore(tmp_path, "run", snapshot(0))
     jax.tree.map(np.testing.assert_array_equal, found, snapshot(7))
     assert jax.tree.map(lambda x: x.dtype, found.state) == jax.tree.map(
         lambda x: x.dtype, snapshot(7).state
     )
     checkpoint.remove(tmp_path)
-    assert checkpoint.restore(tmp_path, snapshot(0)) is None
+    assert checkpoint.restore(tmp_path, "run", snapshot(0)) is None
 
 
 def _truncate(file: Path) -> None:
@@ -106,7 +106,7 @@ def test_any_damaged_file_is_named_and_the_checkpoint_before_it_taken(
     harm: Callable[[Path], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for step in (3, 5):
-        checkpoint.save(tmp_path / "whole", snapshot(step))
+        checkpoint.save(tmp_path / "whole", "run", snapshot(step))
     place = Path(CHECKPOINTS, "00000005")
     files = [p for p in (tmp_path / "whole" / place).rglob("*") if p.is_file() and p.stat().st_size]
     # One of orbax's arrays and one of its indices, and both of our own.
@@ -117,7 +117,7 @@ def test_any_damaged_file_is_named_and_the_checkpoint_before_it_taken(
         out = tmp_path / "damaged"
         shutil.copytree(tmp_path / "whole", out)
         harm(out / file.relative_to(tmp_path / "whole"))
-        found = checkpoint.restore(out, snapshot(0))
+        found = checkpoint.restore(out, "run", snapshot(0))
         assert int(found.state.step) == 3, file
         # Of damaged checksums it is a file that they no longer fit.
         assert file.name in (said := capsys.readouterr().err) or file.name == "SHA256SUMS"
@@ -128,7 +128,7 @@ def test_any_damaged_file_is_named_and_the_checkpoint_before_it_taken(
 def test_a_write_that_fails_leaves_the_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoint.save(tmp_path, snapshot(3))
+    checkpoint.save(tmp_path, "run", snapshot(3))
     with monkeypatch.context() as patch:
 
         def full(self: Path, text: str) -> None:
@@ -136,17 +136,24 @@ def test_a_write_that_fails_leaves_the_last_checkpoint(
 
         patch.setattr(Path, "write_text", full)
         with pytest.raises(UserError, match=r"no checkpoint can be .*: No space left on device\."):
-            checkpoint.save(tmp_path, snapshot(5))
+            checkpoint.save(tmp_path, "run", snapshot(5))
     assert [p.name for p in (tmp_path / CHECKPOINTS).iterdir()] == ["00000003"]
-    assert int(checkpoint.restore(tmp_path, snapshot(0)).state.step) == 3
+    assert int(checkpoint.restore(tmp_path, "run", snapshot(0)).state.step) == 3
 
 
 def test_another_version_of_the_program_is_told_apart(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path, snapshot(3))
+    checkpoint.save(tmp_path, "run", snapshot(3))
     start = snapshot(0)
     wider = start.state._replace(params={"w": jnp.ones((3, 2)), "b": jnp.ones(2)})
     with pytest.raises(UserError, match="another version of this program"):
-        checkpoint.restore(tmp_path, start._replace(state=wider))
+        checkpoint.restore(tmp_path, "run", start._replace(state=wider))
+
+
+def test_another_run_is_told_apart(tmp_path: Path) -> None:
+    """Where config.json, which would have told, was removed."""
+    checkpoint.save(tmp_path, "run", snapshot(3))
+    with pytest.raises(UserError, match=r"of a run with other options: name another .*remove"):
+        checkpoint.restore(tmp_path, "another", snapshot(0))
 
 
 @pytest.mark.parametrize("calls", [0, 2, 5, 7])

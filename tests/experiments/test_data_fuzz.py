@@ -172,10 +172,10 @@ def test_no_archive_is_opened_before_its_checksum_is_right(
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_checkpoint_is_not_executed(tmp_path: Path) -> None:
     """Neither a whole one nor one with a pickle in the place of any file and right checksums."""
-    checkpoint.save(tmp_path, snapshot(3))
+    checkpoint.save(tmp_path, "run", snapshot(3))
     place = tmp_path / "checkpoints" / "00000003"
     with nothing_executed():
-        assert int(checkpoint.restore(tmp_path, snapshot(0)).state.step) == 3
+        assert int(checkpoint.restore(tmp_path, "run", snapshot(0)).state.step) == 3
     # All but tensorstore's own files, which no Python code reads.
     texts = [p for p in place.rglob("*") if p.is_file() and "ocdbt" not in p.name]
     texts = [p for p in texts if p.parent.name != "d" and p.name != "SHA256SUMS"]
@@ -190,7 +190,7 @@ def test_a_checkpoint_is_not_executed(tmp_path: Path) -> None:
         (place / "SHA256SUMS").write_text(json.dumps(sums))
         with nothing_executed():
             try:
-                found = checkpoint.restore(tmp_path, snapshot(0))
+                found = checkpoint.restore(tmp_path, "run", snapshot(0))
             except UserError:
                 pass
             else:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from experiments.config import TrainConfig, resolve
 from experiments.errors import UserError
 from experiments.program import _program
 from experiments.progress import Report
-from experiments.results import EpochMetrics, Result, write_metrics
+from experiments.results import EpochMetrics, Result, open_run, write_metrics
 from experiments.train import main, train
 
 
@@ -84,6 +85,19 @@ def test_same_seed_same_numbers_and_finished_runs_are_safe(
     with pytest.raises(UserError, match="finished run with other values of seed, learning_rate"):
         train(TrainConfig(**{**vars(config), "out": out, "seed": 4, "learning_rate": 0.2}))
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+
+
+def test_a_folder_is_for_one_run_at_a_time(tmp_path: Path) -> None:
+    config = TrainConfig(method="sgd", epochs=1, curvature_every=0, out=tmp_path / "run")
+    with ExitStack() as held:
+        open_run(resolve(config), held)
+        write_metrics(config.out, [EpochMetrics(1, 0.5, 80.0, 0.6, 81.0, None, None, 1.0)])
+        before = {file.name: file.read_bytes() for file in config.out.iterdir()}
+        with pytest.raises(UserError, match="is in use by another run"):
+            train(config)
+        assert {file.name: file.read_bytes() for file in config.out.iterdir()} == before
+    with ExitStack() as held:
+        open_run(resolve(config), held)
 
 
 def test_a_strange_config_is_left_alone(tmp_path: Path) -> None:
