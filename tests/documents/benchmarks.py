@@ -18,6 +18,7 @@ NORMALIZED = (
     "xsam_lanczos",
     "xsam_subspace",
 )
+FORMS_OF_X_SAM = ("xsam", "xsam_projector", "xsam_oja", "xsam_subspace")
 FORMS = ("normalized_sam", "xsam", "xsam_projector", "xsam_oja")
 
 Accuracies = dict[str, dict[int, float]]

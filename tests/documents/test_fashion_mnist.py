@@ -17,7 +17,7 @@ from tests.documents.benchmarks import (
     report,
     verdicts,
 )
-from tests.documents.text import BENCHMARKS, README, ends, runs, says
+from tests.documents.text import BENCHMARKS, README, RESULTS, ends, runs, says
 
 
 def test_fashion_small_on_resnet8() -> None:
@@ -29,17 +29,17 @@ def test_fashion_small_on_resnet8() -> None:
     accuracy = means(found)
     says(
         BENCHMARKS,
-        "# to # points above SAM, each significantly",
+        "# to # points above SAM, two of the four significantly in this table,",
         *ends(accuracy[method] - accuracy["sam"] for method in FORMS),
     )
     says(
         README,
-        "# to # points above SAM, each significantly, and so is normalised SAM, with #",
+        "# to # points above SAM, two of them significantly, and normalised SAM #.",
         *ends(accuracy[method] - accuracy["sam"] for method in FORMS if "xsam" in method),
         accuracy["normalized_sam"] - accuracy["sam"],
     )
-    assert {method: on_resnet for method, (_, on_resnet) in verdicts("fashion_small").items()} == {
-        method: "better" if method in FORMS else "not significant"
+    assert {method: on_resnet for method, (on_resnet, _) in verdicts("fashion_small").items()} == {
+        method: "better" if method in ("xsam_projector", "xsam_oja") else "not significant"
         for method in accuracy
         if method != "sam"
     }
@@ -57,11 +57,19 @@ def test_fashion_small_on_resnet8() -> None:
     curvature = means(of(finals, "lambda_max"))
     says(
         BENCHMARKS,
-        "On ResNet-8 they end with # to #, where SAM has # and SGD #.",
+        "They end with a largest eigenvalue of # to #, where SAM has # and SGD #:",
         *ends(curvature[method] for method in FORMS),
         curvature["sam"],
         curvature["sgd"],
     )
+    says(README, "These four end with little more than half of SAM's largest eigenvalue.")
+    assert max(curvature[method] for method in FORMS) < 0.6 * curvature["sam"]
+
+
+def test_no_choice_lies_at_the_edge_of_the_search() -> None:
+    says(BENCHMARKS, "Now none lies at an edge.")
+    for name in ("digits", "digits_again", "cheap", "fashion_small", "cheap_fashion"):
+        assert "tried)" not in (RESULTS / name / "report.md").read_text()
 
 
 def test_fashion_small_on_a_cnn() -> None:
@@ -71,31 +79,19 @@ def test_fashion_small_on_a_cnn() -> None:
     says(BENCHMARKS, "its means are # to #%, but single", *ends(means(cnn).values()))
     falls = {method: max(found) - min(found) for method, found in cnn.items()}
     assert sum(fall >= 10 for fall in falls.values()) > len(cnn) / 2
-    says(
-        BENCHMARKS,
-        "two with the projector and one each of SGD, X-SAM, Oja's tracker and normalised SAM died",
-    )
+    says(BENCHMARKS, "one each of Eigen-SAM, F-SAM, X-SAM and normalised SAM died at 10%.")
     deaths = {method: sum(accuracy < 11 for accuracy in found) for method, found in cnn.items()}
     assert {method: dead for method, dead in deaths.items() if dead} == {
-        "sgd": 1,
+        "eigen_sam": 1,
+        "friendly_sam": 1,
         "normalized_sam": 1,
         "xsam": 1,
-        "xsam_projector": 2,
-        "xsam_oja": 1,
     }
     for text in (README, BENCHMARKS):
         says(text, "On a small CNN nothing is significant.")
     judged = verdicts("fashion_small")
     assert judged.keys() == cnn.keys() - {"sam"}
-    assert {on_cnn for on_cnn, _ in judged.values()} == {"not significant"}
-    alive = [run for run in finals if run["test_accuracy"] > 11]
-    curvature = means(of(alive, "lambda_max", model="small_cnn"))
-    says(
-        BENCHMARKS,
-        "three forms end with a largest eigenvalue of # to # where SAM has # (without the runs",
-        *ends(curvature[method] for method in FORMS),
-        curvature["sam"],
-    )
+    assert {on_cnn for _, on_cnn in judged.values()} == {"not significant"}
 
 
 def test_what_the_eigenvector_adds_on_fashion_mnist() -> None:
@@ -151,12 +147,12 @@ def test_fashion_on_a_gpu() -> None:
     )
     sharpness = {
         method: mean(value for value in values if value is not None)
-        for method, values in of(found, "lambda_max").items()
+        for method, values in of([run for run in found if run["seed"] < 2], "lambda_max").items()
         if method in (*xsam, "sam", "normalized_sam")
     }
     says(
         BENCHMARKS,
-        "largest eigenvalue of # to # where SAM's five seeds end at #,",
+        "largest eigenvalue of # to # where SAM ends at #, as the paper",
         *ends([sharpness[method] for method in xsam]),
         sharpness["sam"],
     )
