@@ -103,17 +103,29 @@ def test_what_the_eigenvector_adds_on_fashion_mnist() -> None:
 def test_cheap_on_fashion_mnist() -> None:
     accuracies = of(runs("cheap_fashion"), "test_accuracy")
     accuracy = means(accuracies)
+    cheap = ("xsam_late", "xsam_sparse", "xsam_part")
     says(
         BENCHMARKS,
-        "the same recipes end at #, # and #% in ten seeds",
-        *(accuracy[method] for method in ("xsam_late", "xsam_sparse", "xsam_part")),
+        "the same recipes end at #, # and #% in ten seeds, none of them below #",
+        *(accuracy[method] for method in cheap),
+        min(least for method in cheap for least in accuracies[method]),
     )
     *others, dead = sorted(accuracies["xsam"], reverse=True)
     assert len(others) == 9
     says(BENCHMARKS, "which dies at #%, and has #% in the other nine", dead, mean(others))
-    says(BENCHMARKS, "in the other nine; SAM has #%", accuracy["sam"])
-    assert max(accuracy, key=lambda method: accuracy[method]) == "normalized_sgd"
-    says(BENCHMARKS, "is best, #% for one gradient a step", accuracy["normalized_sgd"])
+    *others, fallen = sorted(accuracies["sam"], reverse=True)
+    says(
+        BENCHMARKS,
+        "SAM has #%, and #% without the run that fell to #%.",
+        accuracy["sam"],
+        mean(others),
+        fallen,
+    )
+    says(
+        BENCHMARKS,
+        "Normalised SGD ends at #% for one gradient a step.",
+        accuracy["normalized_sgd"],
+    )
     assert {report("cheap_fashion")[m][3] for m in accuracy if m != "sam"} == {"not significant"}
 
 
