@@ -5,9 +5,9 @@ python -m experiments.figures curves     # Fig. 2, loss, accuracy and sharpness 
 python -m experiments.figures spectrum   # Fig. 3, top eigenvalues and spectral density
 python -m experiments.figures alpha      # Fig. 4, test accuracy over alpha
 
-Each writes a picture and its numbers into results/figures. As they stand they take the digits, and
+Each writes a picture and its numbers into runs/figures. As they stand they take the digits, and
 minutes on two cores; results/figures/README.md has the commands of the committed pictures, their
-times and what to expect. Runs are kept in runs/figures: a second call does only what is missing.
+times and what to expect. Runs are kept in the same folder: a second call does only what is missing.
 """
 
 from typing import Annotated
@@ -50,7 +50,7 @@ def make(options: Figure) -> None:
 def main() -> None:
     """Run the command line."""
     with exit_on_user_error():
-        make(command_line(Figure, "experiments.figures"))
+        make(command_line(Figure, "experiments.figures", __doc__))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ class FigureOptions:
     """Test on the first images of every class only, so many in all (None: on all)."""
     data_dir: Path | None = None
     """Directory of the data set, see experiments.train."""
-    out: Path = Path("results/figures")
+    out: Path = Path("runs/figures")
     """Folder of the picture and its numbers."""
     runs: Path = Path("runs/figures")
     """Folder of the training runs. Those that are there and finished are not run again."""

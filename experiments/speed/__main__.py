@@ -113,7 +113,8 @@ def measure(config: SpeedConfig) -> tuple[int, list[Row]]:
         unknown = set(config.steps) - steps.keys()
         if unknown or not config.steps:
             raise UserError(
-                f"--steps must be among {', '.join(steps)}, not {', '.join(unknown) or 'none'}."
+                f"--steps must be among {', '.join(map(repr, steps))}, not "
+                f"{', '.join(map(repr, unknown)) or 'none'}."
             )
         steps = {name: step for name, step in steps.items() if name in (*config.steps, BASELINE)}
     size = config.batch_size or fitting_batch(

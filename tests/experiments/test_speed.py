@@ -35,7 +35,7 @@ XSAM = [REFRESH, PARTS, BETWEEN, CHOSEN_BETWEEN, memory_first(BETWEEN)]
 def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:
     options = ["--model", "mlp", "--out", str(tmp_path), "--rounds", "2", "--epoch-steps", "2"]
     options += ["--compilations", "1"]
-    assert "--steps must be among sgd" in fails(main, [*options, "--steps", "adam"])
+    assert "--steps must be among 'sgd'" in fails(main, [*options, "--steps", "adam"])
     assert "must be at least 1" in fails(main, [*options, "--rounds", "0"])
     message = fails(main, [*options, "--batch-size", "6", "--steps", PARTS])
     assert f"--batch-size must be a multiple of 4 for {PARTS}" in message

@@ -10,8 +10,8 @@ Those of results/cheap_fashion, X-SAM for less than SAM's price, are of
 
 Hardware: two cores of an Intel Xeon. Runtime: 142 and 14 minutes of CPU time. Expected: on ResNet-8
 normalised SAM and X-SAM's three forms have 77.7 to 77.9 %, SAM and SGD 77.2 %. On the CNN nothing
-is significant: its means, 61 to 72 %, have a standard deviation of 1 to 20 points. The cheap recipes
-end at 72.4 to 72.8 % and normalised SGD at 71.6 %; of ten runs of X-SAM one dies.
+is significant: its means, 61 to 72 %, have a standard deviation of 1 to 20 points. The cheap
+recipes end at 72.4 to 72.8 % and normalised SGD at 71.6 %; of ten runs of X-SAM one dies.
 """
 
 from experiments.benchmark.protocol import Protocol, Tuning
