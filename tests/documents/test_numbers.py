@@ -3,13 +3,13 @@
 import json
 import re
 from statistics import mean
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 
 import xsam_jax
-from experiments.config import TrainConfig
+from experiments.config import Method, TrainConfig
 from tests.documents.benchmarks import FORMS_OF_X_SAM
 from tests.documents.text import README, RECIPES, RESULTS, ROOT, ends, rows, runs, says
 
@@ -21,6 +21,10 @@ def test_training_takes_seconds() -> None:
     default = TrainConfig()
     assert (run["dataset"], run["method"]) == (default.dataset, default.method)
     says(README, "handwritten digits (about # seconds on two cores,", round(run["seconds"], -1))
+
+
+def test_methods_of_the_training_program() -> None:
+    says(README, "trains one network with one of # methods", len(get_args(Method)))
 
 
 def test_safe_range_of_alpha() -> None:
