@@ -38,7 +38,7 @@ def test_memory_of_a_step() -> None:
     }
     says(README, "three more copies, # MiB, than", state["xsam, subspace"] - state["xsam, oja"])
     both = [memory_mib(TEXT)[name] for name in ("sam", BASELINE)]
-    says(COST, "`sam` needs # MiB, optax's SAM #.", *both)
+    says(COST, "There `sam` needs # MiB and optax's SAM #:", *both)
     says(COST, "optax's SAM # MiB on the transformer.", both[1])
     says(COST, "which is a computation of its own: # MiB.", both[0])
     for name in COMPARED:

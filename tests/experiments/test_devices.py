@@ -153,7 +153,7 @@ def batch_norm_steps(devices: Devices) -> Any:
         jnp.zeros((), jnp.int32), network.params, network.batch_stats, tx.init(network.params)
     )
     start = (placed(state, devices), *devices.replicate((empty_metrics(3), DATA)), 3)
-    return run_chunk, start
+    return jax.jit(run_chunk), start
 
 
 def test_eight_devices_take_the_trajectory_of_one(tmp_path: Path) -> None:
