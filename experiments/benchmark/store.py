@@ -11,7 +11,6 @@ from typing import Any
 from experiments import files
 from experiments.benchmark.protocol import Line
 from experiments.errors import UserError
-from experiments.files import writing
 
 FILE = "results.jsonl"
 
@@ -71,7 +70,7 @@ def locked(out: Path) -> Iterator[None]:
     Raises:
         UserError: Another one does so, or the file cannot be written.
     """
-    with writing(out / FILE):
+    with files.writing(out / FILE):
         (out / FILE).open("a").close()
     with files.locked(out / FILE, f"--out {out} is in use by another benchmark."):
         yield
@@ -86,7 +85,7 @@ def mend(out: Path) -> None:
 
 def append(out: Path, line: Mapping[str, Any]) -> None:
     """Add a finished run, and see it on the disk."""
-    with writing(out / FILE), (out / FILE).open("a") as file:
+    with files.writing(out / FILE), (out / FILE).open("a") as file:
         file.write(json.dumps(line) + "\n")
         file.flush()
         os.fsync(file.fileno())

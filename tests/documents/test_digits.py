@@ -1,7 +1,6 @@
 """What is said of the benchmarks on digits, computed from the committed runs."""
 
 import itertools
-import json
 import re
 
 import pytest
@@ -17,7 +16,7 @@ from tests.documents.benchmarks import (
     of,
     report,
 )
-from tests.documents.text import BENCHMARKS, README, RESULTS, ends, runs, says
+from tests.documents.text import BENCHMARKS, README, ends, lines, runs, says
 
 
 @pytest.mark.parametrize(
@@ -29,12 +28,12 @@ from tests.documents.text import BENCHMARKS, README, RESULTS, ends, runs, says
     ],
 )
 def test_benchmarks_size(name: str, sentence: str) -> None:
-    lines = [json.loads(s) for s in (RESULTS / name / "results.jsonl").read_text().splitlines()]
-    minutes = sum(line["cpu_seconds"] for line in lines) / 60
-    (images,) = {line["config"]["train_images"] for line in lines}
-    says(BENCHMARKS, sentence, *(len(lines), images)[: sentence.count("#") - 1], minutes)
+    found = lines(name)
+    minutes = sum(line["cpu_seconds"] for line in found) / 60
+    (images,) = {line["config"]["train_images"] for line in found}
+    says(BENCHMARKS, sentence, *(len(found), images)[: sentence.count("#") - 1], minutes)
     if name == "digits":
-        says(README, "# runs of an MLP in # minutes of CPU time", len(lines), minutes)
+        says(README, "# runs of an MLP in # minutes of CPU time", len(found), minutes)
 
 
 def test_digits() -> None:

@@ -41,7 +41,13 @@ def rows(file: str) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
+def lines(name: str) -> list[dict[str, Any]]:
+    """Of a benchmark's results, trials and final runs."""
+    text = (RESULTS / name / "results.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
 def runs(name: str, stage: str = "final") -> list[dict[str, Any]]:
-    """Of a benchmark."""
-    lines = map(json.loads, (RESULTS / name / "results.jsonl").read_text().splitlines())
-    return [{**line["config"], **line["result"]} for line in lines if line["stage"] == stage]
+    """Options and results of a benchmark's runs."""
+    found = [line for line in lines(name) if line["stage"] == stage]
+    return [{**line["config"], **line["result"]} for line in found]
