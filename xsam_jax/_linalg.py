@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from xsam_jax import _placement
@@ -52,20 +53,28 @@ def zeros_like(params: chex.ArrayTree) -> chex.ArrayTree:
 
 def vdot(a: chex.ArrayTree, b: chex.ArrayTree) -> chex.Array:
     """Inner product over all leaves, a scalar of the statistics' dtype."""
-    dtype = statistics_dtype(a, b)
-    pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
-    small = [x.size < _SMALL and _placement.on_no_mesh((x, y)) for x, y in pairs]
-    # For a sum of at least so many numbers XLA:CPU calls a library, for a smaller one it compiles
-    # up to four kernels. Most leaves of a network are biases and scales: they are summed as one
-    # array. Not where they may lie on different devices of a mesh.
-    if any(small):
-        xs, ys = zip(*itertools.compress(pairs, small), strict=True)
-        others = itertools.compress(pairs, [not one for one in small])
-        pairs = [*others, (_join(xs, dtype), _join(ys, dtype))]
-    # Sums of products and not dots: on TPUs a float32 dot multiplies in bfloat16.
-    sums = [jnp.sum(x.astype(dtype) * y.astype(dtype)) for x, y in pairs]
+    sums = _leaf_sums(a, b)
     # Without the barrier XLA repeats the additions in every kernel that needs their result.
+    dtype = statistics_dtype(a, b)
     return jnp.sum(lax.optimization_barrier(jnp.stack(sums))) if sums else jnp.zeros((), dtype)
+
+
+def vdots(*pairs: tuple[chex.ArrayTree, chex.ArrayTree]) -> chex.Array:
+    """Inner products of pairs of like trees, [len(pairs)] of the statistics' dtype."""
+    sums = list(itertools.chain(*(_leaf_sums(a, b) for a, b in pairs)))
+    if not sums:
+        return jnp.zeros(len(pairs), statistics_dtype(pairs))
+    # Added up for all pairs at once: a GPU takes as long to start the sum of one.
+    return jnp.sum(lax.optimization_barrier(jnp.stack(sums).reshape(len(pairs), -1)), axis=1)
+
+
+def gram(*trees: chex.ArrayTree) -> chex.Array:
+    """All inner products of some trees, [len(trees), len(trees)] of the statistics' dtype."""
+    rows, columns = np.triu_indices(len(trees))
+    upper = vdots(*((trees[i], trees[j]) for i, j in zip(rows, columns, strict=True)))
+    place = np.zeros((len(trees), len(trees)), int)
+    place[rows, columns] = place[columns, rows] = np.arange(len(rows))
+    return upper[place]
 
 
 def norm(tree: chex.ArrayTree) -> chex.Array:
@@ -118,6 +127,22 @@ def select(
 ) -> chex.ArrayTree:
     """``if_true`` where the scalar ``condition`` holds, else ``if_false``, leaf by leaf."""
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), if_true, if_false)
+
+
+def _leaf_sums(a: chex.ArrayTree, b: chex.ArrayTree) -> list[chex.Array]:
+    """Terms of an inner product, scalars of the statistics' dtype."""
+    dtype = statistics_dtype(a, b)
+    pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    small = [x.size < _SMALL and _placement.on_no_mesh((x, y)) for x, y in pairs]
+    # For a sum of at least so many numbers XLA:CPU calls a library, for a smaller one it compiles
+    # up to four kernels. Most leaves of a network are biases and scales: they are summed as one
+    # array. Not where they may lie on different devices of a mesh.
+    if any(small):
+        xs, ys = zip(*itertools.compress(pairs, small), strict=True)
+        others = itertools.compress(pairs, [not one for one in small])
+        pairs = [*others, (_join(xs, dtype), _join(ys, dtype))]
+    # Sums of products and not dots: on TPUs a float32 dot multiplies in bfloat16.
+    return [jnp.sum(x.astype(dtype) * y.astype(dtype)) for x, y in pairs]
 
 
 def _join(leaves: Iterable[chex.Array], dtype: Any) -> chex.Array:

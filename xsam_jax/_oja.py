@@ -44,10 +44,11 @@ def oja(rate: chex.Numeric = 0.3) -> Tracker:
 
     def after(step: Descent, pair: Eigenpair) -> Eigenpair:
         x, product = free_product(step)
-        size = _linalg.norm(product)
-        along = x.scale * _linalg.vdot(x.tree, pair.vector)
-        known = _linalg.vdot(pair.vector, pair.vector)
-        quotient = _linalg.vdot(pair.vector, product)
+        v = pair.vector
+        squared_size, along, known, quotient = _linalg.vdots(
+            (product, product), (x.tree, v), (v, v), (v, product)
+        )
+        size, along = jnp.sqrt(squared_size), x.scale * along
 
         weight = jnp.where(known == 0, 1, rate * along) * _linalg.reciprocal(size)
         # ||v + weight * Hx|| by its inner products: the sum itself is passed over only once.

@@ -92,20 +92,13 @@ def subspace(size: int = 4, *, decay: chex.Numeric = 0.98, ridge: chex.Numeric =
 
     def after(step: Descent, pair: Eigenpair) -> Eigenpair:
         x, product = free_product(step)
-        length = _linalg.norm(product)
         trees = (pair.vector, *pair.memory.others, product)
+        inner = _linalg.gram(*trees, x.tree)
+        length = jnp.sqrt(inner[size, size])
         scales = jnp.ones((size + 1,), length.dtype).at[size].set(_linalg.reciprocal(length))
-        inner = {
-            (i, j): _linalg.vdot(trees[i], trees[j])
-            for i in range(size + 1)
-            for j in range(i, size + 1)
-        }
-        gram = jnp.stack(
-            [inner[min(i, j), max(i, j)] for i in range(size + 1) for j in range(size + 1)]
-        ).reshape(size + 1, size + 1)
         seen = _Seen(
-            metric=jnp.outer(scales, scales) * gram,
-            x=x.scale * scales * jnp.stack([_linalg.vdot(tree, x.tree) for tree in trees]),
+            metric=jnp.outer(scales, scales) * inner[:-1, :-1],
+            x=x.scale * scales * inner[-1, :-1],
             length=length,
         )
         # Small matrices, but exact ones: no TF32 or bfloat16 multiplications.
@@ -150,7 +143,7 @@ def _fit(
     value = pair.value.astype(weight.dtype)
     value += weight * (seen.length * (old[:, 0] @ metric @ h) - value * along[0])
 
-    variances, axes = jnp.linalg.eigh(covariance)
+    variances, axes = _eigh(covariance)
     variances = jnp.maximum(variances, 0) + ridge * jnp.trace(covariance) / size
     fit = images @ (axes * _linalg.reciprocal(variances)[None]) @ axes.T
     new = _orthonormal(metric, fit)
@@ -160,11 +153,21 @@ def _fit(
     # What is still unknown comes last, also behind negative eigenvalues.
     known = jnp.diag(new.T @ metric @ new) > 0
     last = -1 - jnp.sum(jnp.abs(operator))
-    rotation = jnp.linalg.eigh(operator + jnp.diag(jnp.where(known, 0, last)))[1][:, ::-1]
+    rotation = _eigh(operator + jnp.diag(jnp.where(known, 0, last)))[1][:, ::-1]
     # An eigenvector's sign is arbitrary: it is kept from step to step.
     rotation = jnp.where(jnp.diag(overlap @ rotation)[None] < 0, -rotation, rotation)
     new, overlap = new @ rotation, overlap @ rotation
     return new, value, new.T @ metric @ images @ overlap, overlap.T @ covariance @ overlap
+
+
+def _eigh(matrix: chex.Array) -> tuple[chex.Array, chex.Array]:
+    """Eigenvalues, ascending, and eigenvectors, as two equal matrices have them.
+
+    For a single small matrix NVIDIA's library asks the host twice whether it has converged, for
+    several it does not.
+    """
+    values, vectors = jnp.linalg.eigh(jnp.stack([matrix, matrix]))
+    return values[0], vectors[0]
 
 
 def _filled(metric: chex.Array) -> chex.Array:
