@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
+from tests.meshes import mesh_of
 from xsam_jax import _checks
 
 KEY = jax.random.key(0)
@@ -150,7 +150,7 @@ def test_ends_of_a_constant_s_interval() -> None:
     ("axis_name", "right"), [("a", True), (("a", "b"), True), ("c", False), (("a", "c"), False)]
 )
 def test_what_varies_along_more_axes_varies_along_one(axis_name: Any, right: bool) -> None:
-    mesh = jax.make_mesh((2, 2, 2), ("a", "b", "c"), axis_types=(AxisType.Auto,) * 3)
+    mesh = mesh_of(2, 2, 2, names=("a", "b", "c"))
 
     @partial(jax.shard_map, mesh=mesh, in_specs=P(("a", "b")), out_specs=P(("a", "b")))
     def check(x: jax.Array) -> jax.Array:

@@ -10,9 +10,10 @@ import numpy as np
 import optax
 import pytest
 from jax import lax
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import PartitionSpec
 
 import xsam_jax
+from tests.meshes import mesh_of
 
 
 def _conv(x: chex.Array, kernel: chex.Array, **params: Any) -> chex.Array:
@@ -221,7 +222,7 @@ def test_steps_of_a_convolutional_net(eigenvector: Any) -> None:
 
 def test_a_gradient_that_is_divided_among_devices() -> None:
     """``jax.shard_map`` inside the gradient: rewritten too, and its collectives keep their axis."""
-    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    mesh = mesh_of(2)
     images, gradient = IMAGES[:4], _gradient(_scanned)
 
     def divided(params: Any) -> Any:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from jax import lax
 from jax.extend import core
-from jax.sharding import AxisType
 
 import xsam_jax
+from tests.meshes import mesh_of
 
 
 def _kernel_gradient(x: chex.Array, cotangent: chex.Array, **params: Any) -> chex.Array:
@@ -97,6 +97,6 @@ def test_grouped_convolutions_and_those_in_a_mesh_are_whole() -> None:
     args = _images(64, jnp.float32)
     grouped = xsam_jax.channels_last(partial(_kernel_gradient, feature_group_count=2))
     assert not _parts(jax.make_jaxpr(grouped)(*args).jaxpr)
-    with jax.set_mesh(jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))):
+    with jax.set_mesh(mesh_of(2)):
         assert not _parts(jax.make_jaxpr(FAST)(*args).jaxpr)
     assert _parts(jax.make_jaxpr(FAST)(*args).jaxpr) == [16]

@@ -34,6 +34,9 @@ def test_inner_product_is_that_of_the_concatenation(sizes: list[int]) -> None:
     a, b = ([jnp.asarray(rng.normal(size=size)) for size in sizes] for _ in range(2))
     flat = [np.concatenate([np.zeros(0), *tree]) for tree in (a, b)]
     np.testing.assert_allclose(_linalg.vdot(a, b), flat[0] @ flat[1], rtol=1e-12, atol=1e-12)
+    gram = np.stack(flat) @ np.stack(flat).T
+    np.testing.assert_allclose(_linalg.vdots((b, a), (b, b)), gram[1], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(_linalg.gram(a, b), gram, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 import xsam_jax
 from tests import problem_a
+from tests.meshes import mesh_of
 
 RHO, STEPS, DEVICES = 0.3, 3, 4
 POWER = xsam_jax.power_iteration(every=2, iters=3)
@@ -99,7 +100,7 @@ def on_devices(
     tx: optax.GradientTransformationExtraArgs, steps: int = STEPS
 ) -> Callable[[], tuple[chex.ArrayTree, Any]]:
     """Parameters before each step and states after it, as every device has them."""
-    mesh = jax.sharding.Mesh(jax.devices()[:DEVICES], ("data",))
+    mesh = mesh_of(DEVICES)
 
     def run(x: chex.Array, y: chex.Array) -> Any:
         def step(carry: Any, _: None) -> Any:
@@ -178,7 +179,7 @@ def test_averages_a_step(name: str, per_device: bool, averages: int) -> None:
 
 def test_a_gradient_that_is_not_finite_on_one_device() -> None:
     tx = xsam_jax.friendly_sam(RHO, axis_name="data", per_device=True)
-    mesh = jax.sharding.Mesh(jax.devices()[:DEVICES], ("data",))
+    mesh = mesh_of(DEVICES)
     params = problem_a.tree("init")
 
     def run(bad: chex.Array) -> Any:

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 import xsam_jax
 from tests import quadratic
+from tests.meshes import mesh_of
 
 
 def _run(spectrum: list[float], steps: int = 1, **arguments: Any) -> tuple[Any, chex.Array]:
@@ -179,7 +180,7 @@ def test_the_refresh_is_a_branch_and_its_iterations_one_loop() -> None:
 
 def test_on_a_mesh_only_scalars_travel() -> None:
     """The random start is computed where it is needed, whatever the compiler would divide."""
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    mesh = mesh_of(8)
     shapes = {"a": (16, 8), "b": (24,), "c": (5,)}
     params = {
         name: jax.device_put(

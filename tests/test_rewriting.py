@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export, lax
-from jax.sharding import AxisType
 
 import xsam_jax
+from tests.meshes import mesh_of
 from xsam_jax import _channels_last
 
 KERNEL = np.linspace(-1.0, 1.0, 4 * 3 * 3 * 3).reshape(4, 3, 3, 3)
@@ -113,7 +113,7 @@ def test_a_function_is_rewritten_for_each_mesh() -> None:
     fast = xsam_jax.channels_last(jax.jit(GRADIENT))
     loops = lambda: "scan" in str(jax.make_jaxpr(fast)(KERNEL, IMAGES))
     assert loops()
-    with jax.set_mesh(jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))):
+    with jax.set_mesh(mesh_of(2)):
         assert not loops()
     assert loops()
 

@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 import xsam_jax
 from tests import problem_a, quadratic
+from tests.meshes import mesh_of
 
 METHODS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
     "sam": xsam_jax.sam,
@@ -207,7 +208,7 @@ def on_two_devices(
 
     run = jax.shard_map(
         steps,
-        mesh=jax.sharding.Mesh(jax.devices()[:2], ("data",)),
+        mesh=mesh_of(2),
         in_specs=(P(), P("data"), P("data")),
         out_specs=P(),
         check_vma=style != "unchecked",
@@ -250,7 +251,7 @@ def test_a_summed_result_of_grad_fn_is_refused() -> None:
         own = gradient(jax.lax.pcast(params, "data", to="varying"))
         return tx.update(own, tx.init(params), params, grad_fn=gradient)
 
-    mesh = jax.sharding.Mesh(jax.devices()[:2], ("data",))
+    mesh = mesh_of(2)
     with pytest.raises(ValueError, match=r"^the result of grad_fn must be .* own loss"):
         jax.eval_shape(
             jax.shard_map(step, mesh=mesh, in_specs=P(), out_specs=P()), problem_a.tree("init")
@@ -269,7 +270,7 @@ def test_curvature_may_be_of_the_same_examples_on_all_devices() -> None:
             own(params), tx.init(params), params, grad_fn=own, curvature_grad_fn=gradient
         )
 
-    mesh = jax.sharding.Mesh(jax.devices()[:2], ("data",))
+    mesh = mesh_of(2)
     _, state = jax.jit(jax.shard_map(step, mesh=mesh, in_specs=P(), out_specs=P()))(params)
     plain = xsam_jax.xsam()
     _, expected = jax.jit(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from tests.meshes import mesh_of
 from xsam_jax import curvature, mean_grad_fn
 
 GradFn = Callable[[chex.Array], chex.Array]
@@ -39,7 +40,7 @@ def test_each_device_by_itself(name: str, accumulated: bool) -> None:
     def on_device(scales: chex.Array) -> chex.ArrayTree:
         return jax.tree.map(lambda leaf: leaf[None], measure(scales[0]))
 
-    mesh = jax.sharding.Mesh(jax.devices()[:2], ("data",))
+    mesh = mesh_of(2)
     each = jax.shard_map(on_device, mesh=mesh, in_specs=P("data"), out_specs=P("data"))
     scales = jnp.array([1.0, 0.5])
     found = jax.jit(each)(scales)

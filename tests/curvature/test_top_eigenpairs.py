@@ -25,6 +25,7 @@ from tests.curvature.problems import (
     problem,
     with_spectrum,
 )
+from tests.meshes import mesh_of
 from xsam_jax import curvature, mean_grad_fn
 
 
@@ -218,7 +219,7 @@ class TestTopEigenpairs:
     @pytest.mark.parametrize("axis_type", list(jax.sharding.AxisType)[:2])
     def test_sharded_parameters(self, axis_type: Any) -> None:
         find, params, expected = _sharding_problem()
-        mesh = jax.make_mesh((8,), ("x",), axis_types=(axis_type,))
+        mesh = mesh_of(8, names=("x",), kind=axis_type)
         specs = {"a": jax.P("x", None), "b": jax.P(None, "x"), "c": jax.P()}
         sharded = {
             name: jax.device_put(leaf, jax.NamedSharding(mesh, specs[name]))

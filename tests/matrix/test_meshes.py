@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from tests.matrix.methods import METHODS, every_method
 from tests.matrix.problem import assert_close, at, jit
+from tests.meshes import mesh_of
 
 SPECS = {"kernel": P("data", None), "bias": P()}
 INIT = {"kernel": np.linspace(0.1, 1.2, 24).reshape(8, 3), "bias": np.linspace(-1, 1, 3)}
@@ -41,7 +42,7 @@ def steps(name: str, params: chex.ArrayTree) -> tuple[chex.ArrayTree, Any]:
 @every_method
 def test_sharded_parameters(name: str, axis_type: AxisType, known: bool) -> None:
     """The steps of one device, and a state that is sharded like the parameters."""
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
+    mesh = mesh_of(4, kind=axis_type)
     shardings = {leaf: NamedSharding(mesh, spec) for leaf, spec in SPECS.items()}
     sharded = jax.tree.map(jax.device_put, INIT, shardings)
     with jax.set_mesh(mesh) if known else nullcontext():
@@ -56,7 +57,7 @@ def test_sharded_parameters(name: str, axis_type: AxisType, known: bool) -> None
 @every_method
 def test_each_device_by_itself(name: str) -> None:
     """For the check of `jax.shard_map`: all of the state but its count may differ between them."""
-    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    mesh = mesh_of(2)
 
     def run(scale: chex.Array) -> tuple[chex.ArrayTree, Any]:
         return steps(name, jax.tree.map(lambda leaf: scale * leaf, INIT))
