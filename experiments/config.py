@@ -124,8 +124,8 @@ class TrainConfig(_Common):
     curvature_every: int | None = None
     """Epochs between two measurements of the curvature, 0 for none (None: 1; digits 3)."""
     curvature_samples: int | None = None
-    """Training images on which the curvature is measured, in whole batches of up to 256
-    (None: 512; digits 256)."""
+    """Training images on which the curvature is measured, in whole batches of up to 256, or all
+    where there are fewer (None: 512; digits 256)."""
     train_images: int | None = None
     """Train on the first images of every class only, so many in all (None: on all)."""
     test_images: int | None = None

@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 
 from experiments.config import TrainConfig, resolve
+from experiments.errors import UserError
 from experiments.plots.options import FigureOptions, distinct, size_of_runs, train_config
 from experiments.plots.output import COLORS, MARKERS, new_figure, write_figure, write_table
 from experiments.plots.runs import run_once
@@ -44,8 +45,10 @@ def make(options: Alpha) -> None:
     distinct("alphas", options.alphas)
     alphas = sorted(options.alphas)
     for alpha in alphas:
-        # Before the first run, not when its turn comes.
-        resolve(config_at(options, "xsam", alpha, options.seeds[0]))
+        if not 0 <= alpha <= 2:
+            raise UserError(f"--alphas must be in [0, 2], not {alpha:g}.")
+    # The other options before the first run, not when its turn comes.
+    resolve(config_at(options, "xsam", alphas[-1], options.seeds[0]))
     seeds = options.seeds
     rows: list[tuple[str, float | None, int, float]] = []
     sam = [

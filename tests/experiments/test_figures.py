@@ -230,7 +230,7 @@ def test_cells(tmp_path: Path) -> None:
         (["angle", "--train-images", "9999"], "--train-images must be at most the 1437"),
         (["curves", "--methods", "sam", "sam"], "--methods must be one or more different values"),
         (["spectrum", "--k", "9", "--spectrum-matvecs", "8"], "--k must be at most"),
-        (["alpha", "--alphas", "3"], "--alpha must be in [0, 2]"),
+        (["alpha", "--alphas", "3"], "--alphas must be in [0, 2], not 3."),
         (["alpha", "--dataset", "fashion_mnist", "--data-dir", "."], "apt-get install"),
     ],
 )
