@@ -161,10 +161,10 @@ def _fit(
 
 
 def _eigh(matrix: chex.Array) -> tuple[chex.Array, chex.Array]:
-    """Eigenvalues, ascending, and eigenvectors, as two equal matrices have them.
+    """Eigenvalues, ascending, and eigenvectors, as those of two equal matrices.
 
-    For a single small matrix NVIDIA's library asks the host twice whether it has converged, for
-    several it does not.
+    For a single small matrix JAX calls a routine of NVIDIA's that copies to the host and waits, for
+    several another one: a step of ResNet-18 on an H200 takes 1.18 times SAM's with it, not 1.36.
     """
     values, vectors = jnp.linalg.eigh(jnp.stack([matrix, matrix]))
     return values[0], vectors[0]
