@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from experiments.config import Method, TrainConfig, resolve
 from experiments.devices import AXIS, ONE_DEVICE, Devices, choose
@@ -22,6 +23,7 @@ from experiments.step import TrainState, empty_metrics, make_run_chunk, placed
 from experiments.train import main, train
 from tests.experiments.conftest import Fails
 from tests.experiments.test_train_step import DATA, IMAGES, Small
+from tests.meshes import tpus
 from xsam_jax import power_iteration, xsam
 
 PLACES = ("step", "refresh")
@@ -118,20 +120,35 @@ def test_batch_norm_averages_over_the_whole_batch() -> None:
     expected = step(*start)
     for fsdp in (False, True):
         devices = choose(4, fsdp=fsdp)
-        step, start = batch_norm_steps(devices)
+        step, (state, *rest) = batch_norm_steps(devices)
+        start = (placed(state, devices), *devices.replicate(rest))
         program = step.lower(*start).compile()
         if not fsdp:
-            size = sum(leaf.size for leaf in jax.tree.leaves(start[0].params))
-            statistics = sum(leaf.size for leaf in jax.tree.leaves(start[0].batch_stats))
-            found = list(collectives(program.as_text()))
-            assert {c.kind for c in found} == {"all-reduce"}
-            numbers = {place: sum(c.numbers for c in found if c.place == place) for place in PLACES}
-            # Twice as many for a product, which derives them too.
-            assert numbers == {
-                "step": 2 * (size + 2 * statistics) + 2,
-                "refresh": size + 4 * statistics,
-            }
+            assert_one_all_reduce_a_gradient(program.as_text(), state)
         chex.assert_trees_all_close(devices.fetch(program(*start)), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_tpus_send_as_much() -> None:
+    """By the program that is compiled for eight of them, which are not there."""
+    mesh = jax.make_mesh((8,), (AXIS,), axis_types=(AxisType.Auto,), devices=tpus("v5e:2x4"))
+    step, start = batch_norm_steps(Devices(mesh))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
+        jax.eval_shape(lambda: start),
+    )
+    assert_one_all_reduce_a_gradient(step.lower(*shapes).compile().as_text(), start[0])
+
+
+def assert_one_all_reduce_a_gradient(program: str, state: TrainState) -> None:
+    size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    statistics = sum(leaf.size for leaf in jax.tree.leaves(state.batch_stats))
+    # A TPU's compiler divides the drawing of crops, and moves a few numbers.
+    found = [c for c in collectives(program) if c.kind == "all-reduce" or c.numbers > 8]
+    assert {c.kind for c in found} == {"all-reduce"}
+    numbers = {place: sum(c.numbers for c in found if c.place == place) for place in PLACES}
+    # A product derives the means too.
+    assert numbers == {"step": 2 * (size + 2 * statistics) + 2, "refresh": size + 4 * statistics}
 
 
 def batch_norm_steps(devices: Devices) -> Any:
@@ -152,8 +169,7 @@ def batch_norm_steps(devices: Devices) -> Any:
     state = TrainState(
         jnp.zeros((), jnp.int32), network.params, network.batch_stats, tx.init(network.params)
     )
-    start = (placed(state, devices), *devices.replicate((empty_metrics(3), DATA)), 3)
-    return jax.jit(run_chunk), start
+    return jax.jit(run_chunk), (state, empty_metrics(3), DATA, jnp.int32(3))
 
 
 def test_eight_devices_take_the_trajectory_of_one(tmp_path: Path) -> None:
