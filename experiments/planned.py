@@ -1,0 +1,143 @@
+"""What XLA plans for a step on a TPU that need not be there: memory, operations and bytes.
+
+python -m experiments.planned                                      # six-layer CNN: 6 minutes
+python -m experiments.planned --model transformer                  # 6 minutes
+python -m experiments.planned --model resnet18                     # 20 minutes, all on two cores
+
+The program is compiled for one chip and does not run, so there is no time. It needs libtpu:
+pip install -e '.[experiments,tpu]'. Expected: docs/cost.md and results/planned.
+"""
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+from jax.sharding import SingleDeviceSharding
+
+from experiments.errors import UserError, command_line, exit_on_user_error
+from experiments.files import make_folder, write_json
+from experiments.results import versions
+from experiments.speed.__main__ import compile_step
+from experiments.speed.steps import BASELINE, CHOSEN_BETWEEN, REFRESH, all_steps
+from experiments.speed.table import Compiled
+from experiments.speed.workloads import WorkloadName, workload
+
+STEPS = ("sgd", BASELINE, "sam", "xsam, oja", "xsam, subspace", REFRESH, CHOSEN_BETWEEN)
+
+
+@dataclass(frozen=True)
+class PlannedConfig:
+    """Options of the compilations."""
+
+    model: WorkloadName = "simple_cnn"
+    """Network, see experiments.speed."""
+    batch_size: int = 256
+    """Examples per step."""
+    topology: str = "v5e:2x2"
+    """TPUs of which one is compiled for, such as v6e:2x2."""
+    steps: tuple[str, ...] = STEPS
+    """Names of the steps beside SAM in optax, see experiments.speed."""
+    out: Path = Path("results/planned")
+    """Folder of the result, a JSON file named after topology, model and batch size."""
+
+
+def chip_of(topology: str) -> jax.Device:
+    """The first TPU of a topology.
+
+    Raises:
+        UserError: There is no such topology, or no libtpu.
+    """
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError("experiments.planned needs libtpu: pip install -e '.[experiments,tpu]'.")
+    # Libtpu would ask the network what TPUs this machine has, and serve one process at a time.
+    os.environ |= {
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    }
+    try:
+        chip, *_ = topologies.get_topology_desc(topology, "tpu").devices
+    except jax.errors.JaxRuntimeError as error:
+        raise UserError(
+            f"--topology must be one that libtpu has, not {topology}: {error}"
+        ) from None
+    return chip
+
+
+def plan(config: PlannedConfig) -> dict[str, Compiled]:
+    """Compile all steps.
+
+    Returns:
+        What the compiler says of each.
+
+    Raises:
+        UserError: A step has no such name, or there is no such chip.
+    """
+    there = SingleDeviceSharding(chip_of(config.topology))
+
+    def shapes(tree: Any) -> Any:
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=there), tree
+        )
+
+    work = workload(config.model)
+    steps = all_steps(work)
+    if unknown := set(config.steps) - steps.keys():
+        raise UserError(
+            f"--steps must be among {', '.join(map(repr, steps))}, not "
+            f"{', '.join(map(repr, unknown))}."
+        )
+    found = {}
+    for name in dict.fromkeys((BASELINE, *config.steps)):
+        step = steps[name]
+        step = step._replace(state=shapes(step.state))
+        _, found[name] = compile_step(
+            step, shapes(work.params), shapes(work.batch(config.batch_size))
+        )
+    return {name: found[name] for name in steps if name in found}
+
+
+def table(found: dict[str, Compiled]) -> str:
+    """The compiler's words in Markdown; "to SAM" is relative to SAM in optax."""
+    lines = ["| step | memory MiB | to SAM | GFLOP | GB | to SAM |", "|---|---|---|---|---|---|"]
+    sam = found[BASELINE]
+    for name, step in found.items():
+        # A small network's intermediate values are all in the chip's own vector memory.
+        memory = f"{step.temporary_mib / sam.temporary_mib:.2f}" if sam.temporary_mib else ""
+        lines.append(
+            f"| {name} | {step.temporary_mib:.0f} | {memory} | {step.gigaflops:.1f} | "
+            f"{step.gigabytes:.2f} | {step.gigabytes / sam.gigabytes:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run the command line."""
+    with exit_on_user_error():
+        config = command_line(PlannedConfig, "experiments.planned", __doc__)
+        if config.batch_size < 1:
+            raise UserError(f"--batch-size must be at least 1, not {config.batch_size}.")
+        make_folder(config.out)
+        # What is compiled for need not be there, and is not to be looked for.
+        jax.config.update("jax_platforms", "cpu")
+        found = plan(config)
+        chips = config.topology.partition(":")[0]
+        record = {
+            "command": f"python -m experiments.planned --model {config.model} "
+            f"--batch-size {config.batch_size}",
+            "topology": config.topology,
+            "versions": versions(),
+            "steps": {name: step._asdict() for name, step in found.items()},
+        }
+        file = config.out / f"{chips}-{config.model}-{config.batch_size}.json"
+        write_json(file, record)
+        print(table(found))
+        print(f"written to {file}")
+
+
+if __name__ == "__main__":
+    main()
