@@ -22,7 +22,7 @@ from experiments.errors import UserError, command_line, exit_on_user_error
 from experiments.files import make_folder, write_json
 from experiments.results import versions
 from experiments.speed.__main__ import compile_step
-from experiments.speed.steps import BASELINE, CHOSEN_BETWEEN, REFRESH, all_steps
+from experiments.speed.steps import BASELINE, CHOSEN_BETWEEN, REFRESH, all_steps, only
 from experiments.speed.table import Compiled
 from experiments.speed.workloads import WorkloadName, workload
 
@@ -60,10 +60,11 @@ def chip_of(topology: str) -> jax.Device:
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     }
     try:
-        chip, *_ = topologies.get_topology_desc(topology, "tpu").devices
-    except jax.errors.JaxRuntimeError as error:
+        # Without a name libtpu would choose one.
+        chip, *_ = topologies.get_topology_desc(topology or "none", "tpu").devices
+    except jax.errors.JaxRuntimeError:
         raise UserError(
-            f"--topology must be one that libtpu has, not {topology}: {error}"
+            f"--topology must be one that libtpu has, such as v5e:2x2, not {topology or 'none'}."
         ) from None
     return chip
 
@@ -75,30 +76,26 @@ def plan(config: PlannedConfig) -> dict[str, Compiled]:
         What the compiler says of each.
 
     Raises:
-        UserError: A step has no such name, or there is no such chip.
+        UserError: A step has no such name, there is no such chip, or the folder cannot be written.
     """
+    if config.batch_size < 1:
+        raise UserError(f"--batch-size must be at least 1, not {config.batch_size}.")
+    work = workload(config.model)
+    steps = only(all_steps(work), config.steps)
     there = SingleDeviceSharding(chip_of(config.topology))
+    make_folder(config.out)
 
     def shapes(tree: Any) -> Any:
         return jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=there), tree
         )
 
-    work = workload(config.model)
-    steps = all_steps(work)
-    if unknown := set(config.steps) - steps.keys():
-        raise UserError(
-            f"--steps must be among {', '.join(map(repr, steps))}, not "
-            f"{', '.join(map(repr, unknown))}."
-        )
     found = {}
-    for name in dict.fromkeys((BASELINE, *config.steps)):
-        step = steps[name]
+    for name, step in steps.items():
         step = step._replace(state=shapes(step.state))
-        _, found[name] = compile_step(
-            step, shapes(work.params), shapes(work.batch(config.batch_size))
-        )
-    return {name: found[name] for name in steps if name in found}
+        batch = shapes(work.batch(config.batch_size))
+        _, found[name] = compile_step(step, shapes(work.params), batch)
+    return found
 
 
 def table(found: dict[str, Compiled]) -> str:
@@ -119,9 +116,6 @@ def main() -> None:
     """Run the command line."""
     with exit_on_user_error():
         config = command_line(PlannedConfig, "experiments.planned", __doc__)
-        if config.batch_size < 1:
-            raise UserError(f"--batch-size must be at least 1, not {config.batch_size}.")
-        make_folder(config.out)
         # What is compiled for need not be there, and is not to be looked for.
         jax.config.update("jax_platforms", "cpu")
         found = plan(config)

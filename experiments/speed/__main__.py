@@ -27,7 +27,7 @@ from experiments.errors import UserError, command_line, exit_on_user_error
 from experiments.files import make_folder, write_json
 from experiments.machine import device, peak_device_mib, peak_mib
 from experiments.results import versions
-from experiments.speed.steps import BASELINE, PARTS, QUARTER, Step, all_steps, epoch
+from experiments.speed.steps import BASELINE, PARTS, QUARTER, Step, all_steps, epoch, only
 from experiments.speed.table import Compiled, Row, table
 from experiments.speed.workloads import WorkloadName, workload
 
@@ -110,13 +110,7 @@ def measure(config: SpeedConfig) -> tuple[int, list[Row]]:
     work = workload(config.model)
     steps = all_steps(work)
     if config.steps is not None:
-        unknown = set(config.steps) - steps.keys()
-        if unknown or not config.steps:
-            raise UserError(
-                f"--steps must be among {', '.join(map(repr, steps))}, not "
-                f"{', '.join(map(repr, unknown)) or 'none'}."
-            )
-        steps = {name: step for name, step in steps.items() if name in (*config.steps, BASELINE)}
+        steps = only(steps, config.steps)
     size = config.batch_size or fitting_batch(
         steps[BASELINE], work.params, work.batch, config.memory_mib
     )

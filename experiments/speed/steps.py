@@ -11,6 +11,7 @@ import optax
 from jax import lax
 
 import xsam_jax
+from experiments.errors import UserError
 from experiments.speed.workloads import Workload
 from xsam_jax._hvp import GradFn
 
@@ -112,6 +113,21 @@ def all_steps(work: Workload) -> dict[str, Step]:
         for name in ("sam", REFRESH, BETWEEN):
             steps[memory_first(name)] = steps[name]._replace(compiler_options=_MEMORY_FIRST)
     return steps
+
+
+def only(steps: dict[str, Step], names: tuple[str, ...]) -> dict[str, Step]:
+    """The steps of these names, and SAM in optax.
+
+    Raises:
+        UserError: A step has no such name, or there is none.
+    """
+    unknown = set(names) - steps.keys()
+    if unknown or not names:
+        raise UserError(
+            f"--steps must be among {', '.join(map(repr, steps))}, not "
+            f"{', '.join(map(repr, unknown)) or 'none'}."
+        )
+    return {name: step for name, step in steps.items() if name in (*names, BASELINE)}
 
 
 def epoch(step: Step, length: int) -> tuple[Step, Step]:

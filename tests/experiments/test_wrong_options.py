@@ -13,6 +13,7 @@ import pytest
 from experiments.benchmark.__main__ import BenchmarkConfig
 from experiments.config import TrainConfig
 from experiments.lambda_max import LambdaMaxConfig
+from experiments.planned import PlannedConfig
 from experiments.plots.alpha import Alpha
 from experiments.plots.angle import Angle
 from experiments.plots.curves import Curves
@@ -33,6 +34,7 @@ PROGRAMS: list[tuple[str, list[str], type]] = [
     ("experiments.tracking.__main__", [], TrackingConfig),
     ("experiments.lambda_max", [], LambdaMaxConfig),
     ("experiments.speed.__main__", ["--model", "mlp"], SpeedConfig),
+    ("experiments.planned", ["--model", "mlp"], PlannedConfig),
 ]
 
 WRONG: dict[Any, list[list[str]]] = {
@@ -95,6 +97,6 @@ def test_wrong_values(
 def test_how_many() -> None:
     says(
         words("docs/faults.md"),
-        "lambda_max and speed with text, nothing, too much, -1, NaN, inf | # |",
+        "lambda_max, planned and speed with text, nothing, too much, -1, NaN, inf | # |",
         len(OPTIONS),
     )
