@@ -11,6 +11,7 @@ pip install -e '.[experiments,tpu]'. Expected: docs/cost.md and results/planned.
 import importlib.util
 import os
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,11 @@ def table(found: dict[str, Compiled]) -> str:
     return "\n".join(lines)
 
 
+def _without_time(step: Compiled) -> dict[str, float]:
+    """That of a compilation for another machine is of no interest."""
+    return {name: value for name, value in step._asdict().items() if name != "compile_seconds"}
+
+
 def main() -> None:
     """Run the command line."""
     with exit_on_user_error():
@@ -124,8 +130,8 @@ def main() -> None:
             "command": f"python -m experiments.planned --model {config.model} "
             f"--batch-size {config.batch_size}",
             "topology": config.topology,
-            "versions": versions(),
-            "steps": {name: step._asdict() for name, step in found.items()},
+            "versions": versions() | {"libtpu": version("libtpu")},
+            "steps": {name: _without_time(step) for name, step in found.items()},
         }
         file = config.out / f"{chips}-{config.model}-{config.batch_size}.json"
         write_json(file, record)

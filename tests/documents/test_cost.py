@@ -100,6 +100,30 @@ def test_time_on_a_gpu() -> None:
     says(COST, "took # GiB of the GPU at its peak", GPU[large]["peak_device_mib"] / 1024)
 
 
+def test_planned_for_a_tpu() -> None:
+    records = [json.loads(file.read_text()) for file in (RESULTS / "planned").glob("*.json")]
+    (libtpu,) = {record["versions"]["libtpu"] for record in records}
+    assert f"libtpu {libtpu.rpartition('.')[0]})" in COST
+
+    def ratios(step: str, field: str) -> tuple[float, float]:
+        plans = [record["steps"] for record in records]
+        return ends(plan[step][field] / plan[BASELINE][field] for plan in plans)
+
+    memory, moved = "temporary_mib", "gigabytes"
+    says(
+        COST,
+        "step has # to # times the memory of optax's SAM and # to # times its bytes, with "
+        "`subspace()` # to # and # to #. The paper's schedule reserves # to # times the memory in "
+        "every step, or # to # times in those without",
+        *ratios("xsam, oja", memory),
+        *ratios("xsam, oja", moved),
+        *ratios("xsam, subspace", memory),
+        *ratios("xsam, subspace", moved),
+        *ratios(REFRESH, memory),
+        *ratios(CHOSEN_BETWEEN, memory),
+    )
+
+
 def test_buffers_that_the_allocator_keeps() -> None:
     def seconds(folder: str, name: str) -> float:
         (file,) = (RESULTS / "allocator" / folder).glob(f"cpu-{name}-*.json")

@@ -7,9 +7,10 @@ from statistics import mean
 
 import pytest
 
+from experiments import planned
 from experiments.benchmark import store
 from experiments.report.text import report
-from experiments.speed.table import from_json, table
+from experiments.speed.table import Compiled, from_json, table
 from tests.documents.text import RESULTS, ROOT, rows
 
 README = (ROOT / "README.md").read_text()
@@ -72,3 +73,11 @@ def test_table_of_the_trackers() -> None:
     found = re.findall(r"^\|[^|]*\|[^|]*\| (.*±.*) \|$", text, re.MULTILINE)
     assert len(found) >= 20
     assert {*found} <= lines
+
+
+@pytest.mark.parametrize("file", sorted((RESULTS / "planned").glob("*.json")), ids=lambda f: f.stem)
+def test_planned_table_is_the_compiler_s(file: Path) -> None:
+    record = json.loads(file.read_text())
+    assert record["command"] in COST
+    steps = {name: Compiled(0.0, **step) for name, step in record["steps"].items()}
+    assert planned.table(steps) in COST
