@@ -82,7 +82,9 @@ def plan(config: PlannedConfig) -> dict[str, Compiled]:
     if config.batch_size < 1:
         raise UserError(f"--batch-size must be at least 1, not {config.batch_size}.")
     work = workload(config.model)
-    steps = only(all_steps(work), config.steps)
+    # Without those that are compiled by an option of XLA:CPU.
+    available = {name: s for name, s in all_steps(work).items() if s.compiler_options is None}
+    steps = only(available, config.steps)
     there = SingleDeviceSharding(chip_of(config.topology))
     make_folder(config.out)
 
@@ -126,10 +128,11 @@ def main() -> None:
         jax.config.update("jax_platforms", "cpu")
         found = plan(config)
         chips = config.topology.partition(":")[0]
+        names = " --steps " + " ".join(f'"{name}"' for name in config.steps)
         record = {
-            "command": f"python -m experiments.planned --model {config.model} "
-            f"--batch-size {config.batch_size}",
-            "topology": config.topology,
+            "command": f"python -m experiments.planned --model {config.model} --batch-size "
+            f"{config.batch_size} --topology {config.topology}"
+            f"{'' if config.steps == STEPS else names}",
             "versions": versions() | {"libtpu": version("libtpu")},
             "steps": {name: _without_time(step) for name, step in found.items()},
         }
