@@ -1,8 +1,8 @@
 """What XLA plans for a step on a TPU that need not be there: memory, operations and bytes.
 
-python -m experiments.planned                                      # six-layer CNN: 6 minutes
-python -m experiments.planned --model transformer                  # 6 minutes
-python -m experiments.planned --model resnet18                     # 20 minutes, all on two cores
+python -m experiments.planned                        # six-layer CNN: 8 minutes on two cores
+python -m experiments.planned --model resnet18       # 18 minutes
+python -m experiments.planned --model transformer    # 3 minutes
 
 The program is compiled for one chip and does not run, so there is no time. It needs libtpu:
 pip install -e '.[experiments,tpu]'. Expected: docs/cost.md and results/planned.
