@@ -39,6 +39,17 @@ def test_inner_product_is_that_of_the_concatenation(sizes: list[int]) -> None:
     np.testing.assert_allclose(_linalg.gram(a, b), gram, rtol=1e-12, atol=1e-12)
 
 
+def test_products_with_a_leaf_that_may_be_on_a_mesh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In jax 0.12 a type may tell it of one tree and not of another."""
+    a, b = ([jnp.arange(size, dtype=float) + 1 for size in (3, 5)] for _ in range(2))
+    there = id(b[0])
+    monkeypatch.setattr(
+        "xsam_jax._placement.on_no_mesh",
+        lambda tree: there not in map(id, jax.tree.leaves(tree)),
+    )
+    np.testing.assert_allclose(_linalg.vdots((a, a), (a, b)), [69, 69], rtol=1e-15)
+
+
 @pytest.mark.parametrize(
     ("sizes", "sums"),
     [

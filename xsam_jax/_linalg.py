@@ -53,7 +53,7 @@ def zeros_like(params: chex.ArrayTree) -> chex.ArrayTree:
 
 def vdot(a: chex.ArrayTree, b: chex.ArrayTree) -> chex.Array:
     """Inner product over all leaves, a scalar of the statistics' dtype."""
-    sums = _leaf_sums(a, b)
+    (sums,) = _leaf_sums((a, b))
     # Without the barrier XLA repeats the additions in every kernel that needs their result.
     dtype = statistics_dtype(a, b)
     return jnp.sum(lax.optimization_barrier(jnp.stack(sums))) if sums else jnp.zeros((), dtype)
@@ -61,7 +61,7 @@ def vdot(a: chex.ArrayTree, b: chex.ArrayTree) -> chex.Array:
 
 def vdots(*pairs: tuple[chex.ArrayTree, chex.ArrayTree]) -> chex.Array:
     """Inner products of pairs of like trees, [len(pairs)] of the statistics' dtype."""
-    sums = list(itertools.chain(*(_leaf_sums(a, b) for a, b in pairs)))
+    sums = list(itertools.chain(*_leaf_sums(*pairs)))
     if not sums:
         return jnp.zeros(len(pairs), statistics_dtype(pairs))
     # Added up for all pairs at once: a GPU takes as long to start the sum of one.
@@ -129,20 +129,27 @@ def select(
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), if_true, if_false)
 
 
-def _leaf_sums(a: chex.ArrayTree, b: chex.ArrayTree) -> list[chex.Array]:
-    """Terms of an inner product, scalars of the statistics' dtype."""
-    dtype = statistics_dtype(a, b)
-    pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
-    small = [x.size < _SMALL and _placement.on_no_mesh((x, y)) for x, y in pairs]
+def _leaf_sums(*pairs: tuple[chex.ArrayTree, chex.ArrayTree]) -> list[list[chex.Array]]:
+    """Terms of inner products, scalars of the statistics' dtype, as many for each pair."""
+    dtype = statistics_dtype(pairs)
+    leaves = [list(zip(*map(jax.tree.leaves, pair), strict=True)) for pair in pairs]
     # For a sum of at least so many numbers XLA:CPU calls a library, for a smaller one it compiles
     # up to four kernels. Most leaves of a network are biases and scales: they are summed as one
     # array. Not where they may lie on different devices of a mesh.
-    if any(small):
-        xs, ys = zip(*itertools.compress(pairs, small), strict=True)
-        others = itertools.compress(pairs, [not one for one in small])
-        pairs = [*others, (_join(xs, dtype), _join(ys, dtype))]
-    # Sums of products and not dots: on TPUs a float32 dot multiplies in bfloat16.
-    return [jnp.sum(x.astype(dtype) * y.astype(dtype)) for x, y in pairs]
+    small = [
+        alike[0][0].size < _SMALL and _placement.on_no_mesh(alike)
+        for alike in zip(*leaves, strict=True)
+    ]
+
+    def sums(pair: list[tuple[chex.Array, ...]]) -> list[chex.Array]:
+        if any(small):
+            xs, ys = zip(*itertools.compress(pair, small), strict=True)
+            others = itertools.compress(pair, [not one for one in small])
+            pair = [*others, (_join(xs, dtype), _join(ys, dtype))]
+        # Sums of products and not dots: on TPUs a float32 dot multiplies in bfloat16.
+        return [jnp.sum(x.astype(dtype) * y.astype(dtype)) for x, y in pair]
+
+    return [sums(pair) for pair in leaves]
 
 
 def _join(leaves: Iterable[chex.Array], dtype: Any) -> chex.Array:
