@@ -10,6 +10,7 @@ pip install -e '.[experiments,tpu]'. Expected: docs/cost.md and results/planned.
 
 import importlib.util
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,13 +18,13 @@ from typing import Any
 
 import jax
 from jax.experimental import topologies
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import Sharding, SingleDeviceSharding
 
 from experiments.errors import UserError, command_line, exit_on_user_error
 from experiments.files import make_folder, write_json
 from experiments.results import versions
 from experiments.speed.__main__ import compile_step
-from experiments.speed.steps import BASELINE, CHOSEN_BETWEEN, REFRESH, all_steps, only
+from experiments.speed.steps import BASELINE, CHOSEN_BETWEEN, REFRESH, all_steps, as_option, only
 from experiments.speed.table import Compiled
 from experiments.speed.workloads import WorkloadName, workload
 
@@ -46,8 +47,8 @@ class PlannedConfig:
     """Folder of the result, a JSON file named after topology, model and batch size."""
 
 
-def chip_of(topology: str) -> jax.Device:
-    """The first TPU of a topology.
+def tpus(topology: str) -> Sequence[jax.Device]:
+    """The chips of a topology, to compile for.
 
     Raises:
         UserError: There is no such topology, or no libtpu.
@@ -62,12 +63,18 @@ def chip_of(topology: str) -> jax.Device:
     }
     try:
         # Without a name libtpu would choose one.
-        chip, *_ = topologies.get_topology_desc(topology or "none", "tpu").devices
+        return topologies.get_topology_desc(topology or "none", "tpu").devices
     except jax.errors.JaxRuntimeError:
         raise UserError(
             f"--topology must be one that libtpu has, such as v5e:2x2, not {topology or 'none'}."
         ) from None
-    return chip
+
+
+def shapes_on(sharding: Sharding, tree: Any) -> Any:
+    """Arrays as they would lie on devices that need not be there."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+    )
 
 
 def plan(config: PlannedConfig) -> dict[str, Compiled]:
@@ -85,19 +92,13 @@ def plan(config: PlannedConfig) -> dict[str, Compiled]:
     # Without those that are compiled by an option of XLA:CPU.
     available = {name: s for name, s in all_steps(work).items() if s.compiler_options is None}
     steps = only(available, config.steps)
-    there = SingleDeviceSharding(chip_of(config.topology))
+    there = SingleDeviceSharding(tpus(config.topology)[0])
     make_folder(config.out)
-
-    def shapes(tree: Any) -> Any:
-        return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=there), tree
-        )
-
+    params, batch = shapes_on(there, (work.params, work.batch(config.batch_size)))
     found = {}
     for name, step in steps.items():
-        step = step._replace(state=shapes(step.state))
-        batch = shapes(work.batch(config.batch_size))
-        _, found[name] = compile_step(step, shapes(work.params), batch)
+        step = step._replace(state=shapes_on(there, step.state))
+        _, found[name] = compile_step(step, params, batch)
     return found
 
 
@@ -128,11 +129,10 @@ def main() -> None:
         jax.config.update("jax_platforms", "cpu")
         found = plan(config)
         chips = config.topology.partition(":")[0]
-        names = " --steps " + " ".join(f'"{name}"' for name in config.steps)
+        steps = "" if config.steps == STEPS else as_option(config.steps)
         record = {
             "command": f"python -m experiments.planned --model {config.model} --batch-size "
-            f"{config.batch_size} --topology {config.topology}"
-            f"{'' if config.steps == STEPS else names}",
+            f"{config.batch_size} --topology {config.topology}{steps}",
             "versions": versions() | {"libtpu": version("libtpu")},
             "steps": {name: _without_time(step) for name, step in found.items()},
         }

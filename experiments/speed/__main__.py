@@ -27,7 +27,16 @@ from experiments.errors import UserError, command_line, exit_on_user_error
 from experiments.files import make_folder, write_json
 from experiments.machine import device, peak_device_mib, peak_mib
 from experiments.results import versions
-from experiments.speed.steps import BASELINE, PARTS, QUARTER, Step, all_steps, epoch, only
+from experiments.speed.steps import (
+    BASELINE,
+    PARTS,
+    QUARTER,
+    Step,
+    all_steps,
+    as_option,
+    epoch,
+    only,
+)
 from experiments.speed.table import Compiled, Row, table
 from experiments.speed.workloads import WorkloadName, workload
 
@@ -172,7 +181,7 @@ def main() -> None:
             )
         size, rows = measure(config)
         name = f"{jax.default_backend()}-{config.model}-{size}.json"
-        steps = " --steps " + " ".join(f'"{step}"' for step in config.steps) if config.steps else ""
+        steps = as_option(config.steps) if config.steps else ""
         record = {
             "command": f"python -m experiments.speed --model {config.model} --batch-size {size} "
             f"--rounds {config.rounds} --epoch-steps {config.epoch_steps} "

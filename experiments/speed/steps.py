@@ -130,6 +130,11 @@ def only(steps: dict[str, Step], names: tuple[str, ...]) -> dict[str, Step]:
     return {name: step for name, step in steps.items() if name in (*names, BASELINE)}
 
 
+def as_option(names: tuple[str, ...]) -> str:
+    """How a command line names the steps."""
+    return " --steps " + " ".join(f'"{name}"' for name in names)
+
+
 def epoch(step: Step, length: int) -> tuple[Step, Step]:
     """The same steps as a Python loop over a compiled step, and as one scan."""
     compiled = jax.jit(step.function)

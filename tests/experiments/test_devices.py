@@ -18,12 +18,13 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from experiments.config import Method, TrainConfig, resolve
 from experiments.devices import AXIS, ONE_DEVICE, Devices, choose
 from experiments.network import as_functions
+from experiments.planned import shapes_on, tpus
 from experiments.program import program_of, start
 from experiments.step import TrainState, empty_metrics, make_run_chunk, placed
 from experiments.train import main, train
 from tests.experiments.conftest import Fails
 from tests.experiments.test_train_step import DATA, IMAGES, Small
-from tests.meshes import tpus
+from tests.meshes import needs_libtpu
 from xsam_jax import power_iteration, xsam
 
 PLACES = ("step", "refresh")
@@ -128,15 +129,13 @@ def test_batch_norm_averages_over_the_whole_batch() -> None:
         chex.assert_trees_all_close(devices.fetch(program(*start)), expected, rtol=1e-5, atol=1e-6)
 
 
+@needs_libtpu
 def test_tpus_send_as_much() -> None:
     """By the program that is compiled for eight of them, which are not there."""
     mesh = jax.make_mesh((8,), (AXIS,), axis_types=(AxisType.Auto,), devices=tpus("v5e:2x4"))
     step, start = batch_norm_steps(Devices(mesh))
     everywhere = NamedSharding(mesh, PartitionSpec())
-    shapes = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
-        jax.eval_shape(lambda: start),
-    )
+    shapes = shapes_on(everywhere, jax.eval_shape(lambda: start))
     assert_one_all_reduce_a_gradient(step.lower(*shapes).compile().as_text(), start[0])
 
 

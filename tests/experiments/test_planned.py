@@ -10,7 +10,7 @@ import pytest
 from experiments.planned import main
 from experiments.speed.steps import BASELINE, CHOSEN_BETWEEN, REFRESH
 from tests.experiments.conftest import Fails
-from tests.meshes import tpus
+from tests.meshes import needs_libtpu
 
 
 def test_without_libtpu(monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:
@@ -18,8 +18,8 @@ def test_without_libtpu(monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:
     assert "needs libtpu: pip install -e '.[experiments,tpu]'." in fails(main, ["--model", "mlp"])
 
 
+@needs_libtpu
 def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:
-    tpus("v5e:2x2")
     options = ["--model", "mlp", "--out", str(tmp_path)]
     message = fails(main, [*options, "--topology", "v5e:1x3"])
     assert "--topology must be one that libtpu has, such as v5e:2x2, not v5e:1x3." in message

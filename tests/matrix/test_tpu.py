@@ -9,10 +9,13 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import SingleDeviceSharding
 
+from experiments.planned import shapes_on, tpus
 from tests.matrix.methods import METHODS, every_method
 from tests.matrix.problem import grad_fn, init, step
-from tests.meshes import tpus
+from tests.meshes import needs_libtpu
 from xsam_jax import curvature
+
+pytestmark = needs_libtpu
 
 KEY = jax.random.key(0)
 MEASUREMENTS: dict[str, Callable[[chex.ArrayTree], chex.ArrayTree]] = {
@@ -29,12 +32,8 @@ MEASUREMENTS: dict[str, Callable[[chex.ArrayTree], chex.ArrayTree]] = {
 
 
 def compile_for_tpu(function: Callable[..., chex.ArrayTree], *arguments: chex.ArrayTree) -> None:
-    chip, *_ = tpus("v5e:2x2")
-    there = SingleDeviceSharding(chip)
-    shapes = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=there), arguments
-    )
-    jax.jit(function).lower(*shapes).compile()
+    there = SingleDeviceSharding(tpus("v5e:2x2")[0])
+    jax.jit(function).lower(*shapes_on(there, arguments)).compile()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
