@@ -8,6 +8,10 @@ program itself, where it holds in every computation.
 
 Outside of control flow as well, a kernel's gradient is slow: XLA:CPU adds up its long sums, over
 all images and pixels, on one core, and out of the caches. They are summed in parts.
+
+XLA:CPU also makes every transposed copy as soon as it can, and the copies lie about until they are
+used: those of a network's kernels from the start of a gradient until it comes back to their layer.
+They are made to wait for the operand that comes last.
 """
 
 import functools
@@ -25,6 +29,7 @@ from jax.extend.core.primitives import conv_general_dilated_p
 from xsam_jax import _linalg, _placement
 
 _LONG = 3072  # terms of a sum, which fit into a core's cache
+_LARGE = 2**18  # elements of an array whose copy should not lie about
 
 
 def convolve(
@@ -49,6 +54,12 @@ def convolve(
         return bind(lhs, rhs, dimension_numbers=fast)
 
     def transposed(lhs: chex.Array, rhs: chex.Array) -> chex.Array:
+        # Of a kernel's gradient, whose features are the images, the input is there first, and the
+        # cotangent comes last; of an input's gradient the kernel is there first.
+        if features < batch:
+            lhs = _once_there(rhs, lhs)
+        else:
+            rhs = _once_there(lhs, rhs)
         terms = math.prod(rhs.shape[axis] for axis in (in_features, *kernel_space))
         parts = _parts(terms, lhs.shape[features], **params)
         if parts == 1:
@@ -76,6 +87,21 @@ def _parts(
         while terms >= 2 * parts * _LONG and features % (2 * parts) == 0:
             parts *= 2
     return parts
+
+
+def _once_there(last: chex.Array, array: chex.Array) -> chex.Array:
+    """``array``, with which XLA:CPU does nothing before ``last`` is computed.
+
+    It takes `lax.optimization_barrier` out before it orders a program's operations. This condition
+    always holds, which only its last compiler finds, and drops it.
+    """
+    known = isinstance(last.size, int) and isinstance(array.size, int)
+    if not (known and last.size > 0 and array.size >= _LARGE):
+        return array
+    if not _placement.on_no_mesh((last, array)):  # one device may have what the condition is of
+        return array
+    first = last[(0,) * last.ndim]
+    return jnp.where((first == first) | (first != first), array, jnp.zeros_like(array))
 
 
 def _split(array: chex.Array, axis: int, parts: int) -> chex.Array:
