@@ -96,12 +96,13 @@ def _once_there(last: chex.Array, array: chex.Array) -> chex.Array:
     always holds, which only its last compiler finds, and drops it.
     """
     known = isinstance(last.size, int) and isinstance(array.size, int)
-    if not (known and last.size > 0 and array.size >= _LARGE):
-        return array
-    if not _placement.on_no_mesh((last, array)):  # one device may have what the condition is of
+    large = known and last.size > 0 and array.size >= _LARGE
+    # On a mesh one device would have the number of which the condition is.
+    if not (large and _placement.on_no_mesh((last, array))):
         return array
     first = last[(0,) * last.ndim]
-    return jnp.where((first == first) | (first != first), array, jnp.zeros_like(array))
+    always = jnp.logical_or(first == first, first != first)
+    return jnp.where(always, array, jnp.zeros_like(array))
 
 
 def _split(array: chex.Array, axis: int, parts: int) -> chex.Array:

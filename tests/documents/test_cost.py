@@ -1,10 +1,22 @@
 """What is said of a step's time, computed from the measured rows."""
 
 import json
+from collections.abc import Callable
 
 from experiments.speed.steps import BASELINE, BETWEEN, CHOSEN_BETWEEN, FAST_SGD, REFRESH
-from tests.documents.speed import COMPARED, FREE, GPU, IMAGES, SPEED, TEXT, mean_ratio, steps
-from tests.documents.text import COST, README, RECIPES, RESULTS, ends, says
+from tests.documents.speed import (
+    COMPARED,
+    FREE,
+    GPU,
+    IMAGES,
+    SPEED,
+    TEXT,
+    mean_ratio,
+    memory_mib,
+    steps,
+)
+from tests.documents.text import CHANGELOG, COST, README, RECIPES, RESULTS, ends, says
+from xsam_jax import channels_last
 
 
 def test_time_of_a_step() -> None:
@@ -44,12 +56,25 @@ def test_operations_of_a_product() -> None:
     )
 
 
-def test_convolutions_on_cpu() -> None:
-    ratios = []
-    for name in IMAGES:
-        found = steps(name)
-        ratios.append(found[FAST_SGD]["ratio"] / found["sgd"]["ratio"])
-    says(RECIPES, "takes # of its time on the six-layer CNN and # on ResNet-18", *ratios)
+def test_channels_last_on_a_cpu() -> None:
+    def ratios(of: Callable[[str], dict[str, float]]) -> list[float]:
+        return [of(name)[FAST_SGD] / of(name)["sgd"] for name in IMAGES]
+
+    times = ratios(lambda name: {step: row["ratio"] for step, row in steps(name).items()})
+    memory = ratios(memory_mib)
+    sentence = (
+        "takes # of its time on the six-layer CNN and # on ResNet-18, and # and # of its memory"
+    )
+    says(RECIPES, sentence, *times, *memory)
+    says(CHANGELOG, sentence, *times, *memory)
+    says(COST, "of SGD's memory # and # are left on the two image networks", *memory)
+    docstring = " ".join(str(channels_last.__doc__).split())
+    (cnn, resnet), (small, large) = times, memory
+    says(
+        docstring,
+        "# of its time and # of its memory on a six-layer CNN, # and # on ResNet-18",
+        *(cnn, small, resnet, large),
+    )
 
 
 def test_time_on_a_gpu() -> None:

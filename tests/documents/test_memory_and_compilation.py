@@ -42,11 +42,8 @@ def test_memory_of_a_step() -> None:
     says(COST, "optax's SAM # MiB on the transformer.", both[1])
     says(COST, "which is a computation of its own: # MiB.", both[0])
     for name in COMPARED:
-        # Parameters, momentum and the batch.
-        copy = steps(name)["sgd"]["compiled"]["argument_mib"] / 2
         memory = memory_mib(name)
-        for step in FREE:
-            assert memory[step] - memory[BASELINE] <= copy
+        assert max(memory[step] for step in FREE) <= memory[BASELINE]
 
 
 def test_two_compiled_steps() -> None:
@@ -111,16 +108,16 @@ def test_compilation() -> None:
 
     says(
         COST,
-        "# to # times `sam`'s with `oja()`, # to # with `subspace()` and # to # with the paper's",
+        "# to # times `sam`'s with `oja()`, # to # with `subspace()` and up to # with the paper's",
         *range_of("xsam, oja"),
         *range_of("xsam, subspace"),
-        *range_of(REFRESH, BETWEEN),
+        range_of(REFRESH, BETWEEN)[1],
     )
     says(
         README,
-        "# to # times `sam`'s with `oja()` and # to # with the paper's schedule",
+        "# to # times `sam`'s with `oja()` and up to # with the paper's schedule",
         *range_of("xsam, oja"),
-        *range_of(REFRESH, BETWEEN),
+        range_of(REFRESH, BETWEEN)[1],
     )
     own = {
         name: steps(name)["sam"]["compiled"]["compile_seconds"]

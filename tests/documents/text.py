@@ -18,6 +18,7 @@ def words(file: str) -> str:
 
 README, BENCHMARKS = words("README.md"), words("docs/benchmarks.md")
 COST, RECIPES = words("docs/cost.md"), words("docs/recipes.md")
+CHANGELOG = words("CHANGELOG.md")
 
 
 def says(text: str, sentence: str, *measured: float) -> None:
