@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
+from jax import export, lax
 
 import xsam_jax
 from tests.meshes import mesh_of
@@ -89,3 +89,19 @@ def test_large_operands_on_one_device_wait() -> None:
     assert waiting(32, 32, "cuda") == 0
     with jax.set_mesh(mesh_of(2)):
         assert waiting(32, 32) == 0
+
+
+def test_an_unknown_number_of_images_is_not_waited_for() -> None:
+    kernels = [jnp.ones((3, 3, 192, 192), jnp.float32)] * 2
+    (images,) = export.symbolic_args_specs(
+        (jnp.ones((1, 4, 4, 192), jnp.float32),), ("n, _, _, _",)
+    )
+    exported = export.export(jax.jit(xsam_jax.channels_last(_gradient)))(kernels, images)
+    assert not re.search(r"compare\s+NE, %(\d+), %\1,", exported.mlir_module())
+
+
+def test_nothing_is_not_waited_for() -> None:
+    images = jnp.ones((8, 32, 32, 32), jnp.float32)
+    nothing = jnp.ones((3, 3, 32, 0), jnp.float32)
+    gradient = lambda kernel: jax.grad(lambda kernel: jnp.sum(_convolve(images, kernel)))(kernel)
+    assert jax.jit(xsam_jax.channels_last(gradient))(nothing).shape == nothing.shape

@@ -96,9 +96,8 @@ def _once_there(last: chex.Array, array: chex.Array) -> chex.Array:
     always holds, which only its last compiler finds, and drops it.
     """
     known = isinstance(last.size, int) and isinstance(array.size, int)
-    large = known and last.size > 0 and array.size >= _LARGE
     # On a mesh one device would have the number of which the condition is.
-    if not (large and _placement.on_no_mesh((last, array))):
+    if not (known and array.size >= _LARGE and _placement.on_no_mesh((last, array))):
         return array
     first = last[(0,) * last.ndim]
     always = jnp.logical_or(first == first, first != first)

@@ -120,7 +120,7 @@ def periodic(every: int, refresh: Callable[[Ascent, Eigenpair, chex.Array], Eige
         # Computed inside the branch again: XLA:CPU orders operations by their distance from the
         # inputs, and a second use of the condition would put the branch one step later, where it
         # overlaps with the gradients' buffers (a transformer: 1337 MiB in place of 779). A refresh
-        # that the caller asks for is a branch for the same reason (ResNet-18: 406 MiB, not 466).
+        # that the caller asks for is a branch for the same reason (ResNet-18: 319 MiB, not 380).
         def due(pair: Eigenpair) -> chex.Array:
             return count >= (0 if step.refresh else pair.memory)
 
