@@ -105,3 +105,26 @@ def test_nothing_is_not_waited_for() -> None:
     nothing = jnp.ones((3, 3, 32, 0), jnp.float32)
     gradient = lambda kernel: jax.grad(lambda kernel: jnp.sum(_convolve(images, kernel)))(kernel)
     assert jax.jit(xsam_jax.channels_last(gradient))(nothing).shape == nothing.shape
+
+
+def test_a_kernel_that_all_members_of_a_batch_share_stays_one() -> None:
+    kernels = [jnp.ones((3, 3, 192, 192), jnp.float32)] * 2
+    images = jnp.ones((5, 2, 4, 4, 192), jnp.float32)
+    gradients = jax.vmap(xsam_jax.channels_last(_gradient), (None, 0))
+    program = jax.jit(gradients).trace(kernels, images).lower(lowering_platforms=("cpu",)).as_text()
+    assert re.search(r"compare\s+NE", program)
+    # Of each kernel's gradient all members have their own; the input's has one kernel for all.
+    assert program.count("feature_group_count = 5") == 2
+
+
+def test_large_operands_in_a_derivative() -> None:
+    """Of the function that was rewritten, in forward and in reverse mode."""
+    draw = np.random.default_rng(4).normal
+    images, kernel = (jnp.asarray(draw(size=s)) / 9 for s in ((2, 8, 8, 192), (3, 3, 192, 192)))
+    inner = lambda kernel: _gradient([kernel, kernel], images)[0]
+    fast = xsam_jax.channels_last(inner)
+    expected, found = (
+        jax.jit(lambda k, fn=fn: (jax.jvp(fn, (k,), (k,))[1], jax.vjp(fn, k)[1](k)[0]))(kernel)
+        for fn in (inner, fast)
+    )
+    chex.assert_trees_all_close(found, expected, rtol=1e-9, atol=1e-9)

@@ -11,23 +11,6 @@ from xsam_jax import _linalg, _placement
 from xsam_jax._channels_last import evaluate
 
 
-@jax.custom_batching.custom_vmap
-def anywhere(condition: chex.Array) -> chex.Array:
-    """``condition``, and under `jax.vmap` whether it holds for any member of the batch.
-
-    With one condition for each, `jax.vmap` would compute both sides of a branch in every step.
-    """
-    return condition
-
-
-@anywhere.def_vmap
-def _anywhere_in_batch(
-    size: int, batched: list[bool], conditions: chex.Array
-) -> tuple[chex.Array, bool]:
-    del size, batched
-    return anywhere(jnp.any(conditions)), False
-
-
 def computed_if(
     needed: chex.Array,
     gradient: Callable[[chex.ArrayTree], chex.ArrayTree],
@@ -54,5 +37,6 @@ def computed_if(
     if not _placement.compiling() or not _placement.on_no_mesh(params) or closed.effects:
         return compute(params)
     # A GPU would wait for the condition. The compiler drops a branch whose condition is constant.
-    needed = lax.platform_dependent(anywhere(needed), cpu=lambda x: x, default=jnp.ones_like)
+    needed = _placement.anywhere(needed)
+    needed = lax.platform_dependent(needed, cpu=lambda x: x, default=jnp.ones_like)
     return lax.cond(needed, compute, lambda params: _linalg.cast_like(params, shapes), params)

@@ -100,7 +100,7 @@ def _once_there(last: chex.Array, array: chex.Array) -> chex.Array:
     if not (known and array.size >= _LARGE and _placement.on_no_mesh((last, array))):
         return array
     first = last[(0,) * last.ndim]
-    always = jnp.logical_or(first == first, first != first)
+    always = _placement.anywhere(jnp.logical_or(first == first, first != first))
     return jnp.where(always, array, jnp.zeros_like(array))
 
 

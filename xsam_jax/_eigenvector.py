@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from xsam_jax import _checks, _linalg, _placement
-from xsam_jax._branch import anywhere
 from xsam_jax._two_gradients import Ascent, Descent
 
 
@@ -134,8 +133,8 @@ def periodic(every: int, refresh: Callable[[Ascent, Eigenpair, chex.Array], Eige
         if every == 1:
             pair = refreshed(pair)
         elif _placement.compiling():
-            pair = lax.cond(anywhere(due(pair)), refreshed, lambda pair: pair, pair)
-        elif anywhere(due(pair)):  # a branch would be compiled anew in every step
+            pair = lax.cond(_placement.anywhere(due(pair)), refreshed, lambda pair: pair, pair)
+        elif _placement.anywhere(due(pair)):  # a branch would be compiled anew in every step
             pair = refreshed(pair)
         # The paper's "t mod p = 1" with t = count + 1, written so that p = 1 is every step.
         return pair._replace(memory=(count // every + 1) * every)

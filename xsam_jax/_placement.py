@@ -4,6 +4,7 @@ from typing import Any
 
 import chex
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
@@ -61,6 +62,23 @@ def compiling() -> bool:
     Not so under `jax.vmap` or `jax.grad` alone, which have tracers too, but execute one by one.
     """
     return isinstance(lax.full((), 0), jax.core.Tracer)
+
+
+@jax.custom_batching.custom_vmap
+def anywhere(condition: chex.Array) -> chex.Array:
+    """``condition``, and under `jax.vmap` whether it holds for any member of the batch.
+
+    With one condition for each, `jax.vmap` would compute both sides of a branch in every step.
+    """
+    return condition
+
+
+@anywhere.def_vmap
+def _anywhere_in_batch(
+    size: int, batched: list[bool], conditions: chex.Array
+) -> tuple[chex.Array, bool]:
+    del size, batched
+    return anywhere(jnp.any(conditions)), False
 
 
 def on_no_mesh(tree: chex.ArrayTree) -> bool:
