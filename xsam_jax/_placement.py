@@ -68,7 +68,8 @@ def compiling() -> bool:
 def anywhere(condition: chex.Array) -> chex.Array:
     """``condition``, and under `jax.vmap` whether it holds for any member of the batch.
 
-    With one condition for each, `jax.vmap` would compute both sides of a branch in every step.
+    With one condition for each, `jax.vmap` would compute both sides of a branch in every step, and
+    have a copy for each of what is chosen on it.
     """
     return condition
 
