@@ -1,6 +1,7 @@
 """Inner products of trees: the same whatever is joined, and few sums."""
 
 import math
+import operator
 import warnings
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import xsam_jax
+from tests.meshes import mesh_of
 from xsam_jax import _linalg
 
 SMALL = 2**12  # leaves of so many elements are summed by themselves
@@ -36,7 +38,10 @@ def test_inner_product_is_that_of_the_concatenation(sizes: list[int]) -> None:
     np.testing.assert_allclose(_linalg.vdot(a, b), flat[0] @ flat[1], rtol=1e-12, atol=1e-12)
     gram = np.stack(flat) @ np.stack(flat).T
     np.testing.assert_allclose(_linalg.vdots((b, a), (b, b)), gram[1], rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(_linalg.gram(a, b), gram, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(_linalg.gram((a, b)), gram, rtol=1e-12, atol=1e-12)
+    c = jax.tree.map(operator.add, a, b)
+    expected = gram @ [[1, 0, 0, 1, 1], [0, 1, 1, 0, 1]]
+    np.testing.assert_allclose(_linalg.gram((a, b), b, a, c), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_products_with_a_leaf_that_may_be_on_a_mesh(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,6 +76,37 @@ def test_small_leaves_are_one_sum_and_no_sum_is_small(sizes: list[int], sums: in
     small = sum(size for size in sizes if size < SMALL)
     joined = [max(small, SMALL)] if small else []
     assert of_leaves == [size for size in sizes if size >= SMALL] + joined
+
+
+@pytest.mark.parametrize(
+    ("shape", "summed"),
+    [
+        ((64, 128), 128),
+        ((256, 31), None),  # rows that are too short
+        ((4, 64, 32), 32),
+        ((3, 3, 64, 128), 64),  # the input features of a convolution
+        ((4, 64, 4, 128), 128),
+        ((3, 3, 64, 8), 64),
+        ((SMALL,), None),
+    ],
+)
+def test_rows_are_summed_first(shape: tuple[int, ...], summed: int | None) -> None:
+    """On a GPU the sum of a whole array is two kernels."""
+    of_leaf, of_rows = (
+        equation
+        for equation in _equations(jnp.ones(shape))
+        if equation.primitive.name == "reduce_sum"
+    )
+    axes = of_leaf.params["axes"]
+    assert [shape[axis] for axis in axes] == ([summed] if summed else list(shape))
+    assert of_rows.invars[0].aval.shape == (math.prod(shape) // (summed or math.prod(shape)),)
+
+
+def test_nothing_but_scalars_on_a_mesh() -> None:
+    with jax.set_mesh(mesh_of(2)):
+        equations = _equations([jnp.ones((64, 128)), jnp.ones((3, 3, 64, 64)), jnp.ones(3)])
+    reduced = [e.outvars[0].aval.shape for e in equations if e.primitive.name == "reduce_sum"]
+    assert reduced == [(), (), (), ()]
 
 
 def test_a_large_leaf_is_not_copied() -> None:

@@ -173,3 +173,25 @@ def test_alignment_and_fields() -> None:
     v = quadratic.flat(state.eigenvector)
     np.testing.assert_allclose(state.alignment, g_adv @ v / jnp.linalg.norm(g_adv), rtol=1e-5)
     np.testing.assert_allclose(state.eigenvalue, 5.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "tracker", [xsam_jax.power_iteration(every=2), xsam_jax.oja(), xsam_jax.subspace(2)]
+)
+def test_the_projection_is_that_on_the_steps_own_eigenvector(tracker: Any) -> None:
+    """Trackers know it from other inner products. A first step and a zero gradient are special."""
+    matrix, _ = quadratic.hessian(SPECTRUM)
+    gradient = quadratic.grad_fn(matrix)
+    tx = xsam_jax.xsam(0.1, 0.3, eigenvector=tracker, correction="projector")
+    start = quadratic.start(5)
+    state = tx.init(start)
+    for turn in (1, 2, 0, 3):
+        params = jax.tree.map(lambda leaf: turn * jnp.sin(turn * leaf), start)  # noqa: B023
+        direction, state = tx.update(gradient(params), state, params, grad_fn=gradient)
+        g, w, v = (quadratic.flat(t) for t in (gradient(params), params, state.eigenvector))
+        if turn:
+            w += 0.1 * g / jnp.linalg.norm(g)
+        g_adv = matrix @ w
+        u = g_adv / max(jnp.linalg.norm(g_adv), 1e-300)
+        np.testing.assert_allclose(state.alignment, u @ v, atol=1e-6)
+        np.testing.assert_allclose(quadratic.flat(direction), u - 0.3 * (u @ v) * v, atol=1e-12)

@@ -87,7 +87,7 @@ def eigen_sam(
         return _linalg.Scaled(length, direction), EigenSAMState(state.count, *pair)
 
     def descent(step: Descent, state: EigenSAMState) -> tuple[chex.ArrayTree, EigenSAMState]:
-        step, pair = after_step(eigenvector, step, Eigenpair(*state[1:]))
+        step, pair, _ = after_step(eigenvector, step, Eigenpair(*state[1:]))
         return step.grads_adv, kept(step, EigenSAMState(state.count, *pair))
 
     return two_gradients(

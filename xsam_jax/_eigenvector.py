@@ -37,13 +37,15 @@ class Tracker(NamedTuple):
 
     Attributes:
       before: ``(Ascent, pair, count) -> pair``, with Hessian-vector products at the parameters.
-      after: ``(Descent, pair) -> pair``, from the step's two gradients.
+      after: ``(Descent, pair) -> (pair, projection)``, from the step's two gradients. The
+        projection is ``<g_adv, v>`` on the new vector: a tracker may know it without a pass over
+        both.
       init: parameters -> pair before the first step.
       free: whether its product is that of the two gradients, `free_product`.
     """
 
     before: Callable[[Ascent, Eigenpair, chex.Array], Eigenpair]
-    after: Callable[[Descent, Eigenpair], Eigenpair]
+    after: Callable[[Descent, Eigenpair], tuple[Eigenpair, chex.Array]]
     init: Callable[[chex.ArrayTree], Eigenpair] = unknown
     free: bool = False
 
@@ -60,19 +62,20 @@ def check_tracker(tracker: Any, per_device: bool) -> None:
         )
 
 
-def free_product(step: Descent) -> tuple[_linalg.Scaled, chex.ArrayTree]:
-    """SAM's own Hessian product: ``x = e / ||e||`` and ``(g_adv - g) / ||e||``, which is ``Hx``.
+def free_product(step: Descent) -> tuple[_linalg.Scaled, chex.ArrayTree, chex.Array]:
+    """SAM's own Hessian product: ``x = e / ||e||``, ``(g_adv - g) / ||e||``, and ``||e||``.
 
-    It is so up to ``O(||e||)``; both are zero where ``e`` is.
+    The second is ``Hx`` up to ``O(||e||)``; all are zero where ``e`` is.
     """
     scale, tree = step.perturbation
-    inverse = _linalg.reciprocal(scale * _linalg.norm(tree))
+    length = scale * _linalg.norm(tree)
+    inverse = _linalg.reciprocal(length)
     product = _linalg.combine((inverse, step.grads_adv), (-inverse, step.grads))
-    return _linalg.Scaled(inverse * scale, tree), product
+    return _linalg.Scaled(inverse * scale, tree), product, length
 
 
 def from_gradients(
-    after: Callable[[Descent, Eigenpair], Eigenpair],
+    after: Callable[[Descent, Eigenpair], tuple[Eigenpair, chex.Array]],
     init: Callable[[chex.ArrayTree], Eigenpair] = unknown,
 ) -> Tracker:
     """A tracker that takes no Hessian-vector product."""
@@ -84,13 +87,16 @@ def from_gradients(
     return Tracker(before, after, init, free=True)
 
 
-def after_step(tracker: Tracker, step: Descent, pair: Eigenpair) -> tuple[Descent, Eigenpair]:
-    """The pair after a step, which is not finite either where the tracker's inner products are not.
+def after_step(
+    tracker: Tracker, step: Descent, pair: Eigenpair
+) -> tuple[Descent, Eigenpair, chex.Array]:
+    """The pair after a step and ``<g_adv, v>``.
 
-    They overflow before those of the gradients do.
+    The step is not finite either where the tracker's inner products are not: they overflow before
+    those of the gradients do.
     """
-    pair = tracker.after(step, pair)
-    return step._replace(finite=step.finite & jnp.isfinite(pair.value)), pair
+    pair, projection = tracker.after(step, pair)
+    return step._replace(finite=step.finite & jnp.isfinite(pair.value)), pair, projection
 
 
 def periodic(every: int, refresh: Callable[[Ascent, Eigenpair, chex.Array], Eigenpair]) -> Tracker:
@@ -139,8 +145,7 @@ def periodic(every: int, refresh: Callable[[Ascent, Eigenpair, chex.Array], Eige
         # The paper's "t mod p = 1" with t = count + 1, written so that p = 1 is every step.
         return pair._replace(memory=(count // every + 1) * every)
 
-    def after(step: Descent, pair: Eigenpair) -> Eigenpair:
-        del step
-        return pair
+    def after(step: Descent, pair: Eigenpair) -> tuple[Eigenpair, chex.Array]:
+        return pair, _linalg.vdot(step.grads_adv, pair.vector)
 
     return Tracker(before, after, init)

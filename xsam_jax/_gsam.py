@@ -49,7 +49,7 @@ def gsam(
 
     def descent(step: Descent, state: SAMState) -> tuple[chex.ArrayTree, SAMState]:
         g, g_adv = step.grads, step.grads_adv
-        parallel = _linalg.vdot(g, g_adv) * _linalg.reciprocal(_linalg.vdot(g_adv, g_adv))
+        parallel = _linalg.ratio(_linalg.vdot(g, g_adv), _linalg.vdot(g_adv, g_adv))
         orthogonal = _linalg.combine((1, g), (-parallel, g_adv))
         return _linalg.combine((1, g_adv), (-weight(state.count), orthogonal)), state
 

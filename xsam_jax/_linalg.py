@@ -7,7 +7,7 @@ parameters: bfloat16 keeps eight bits, so the norm of a million of its numbers h
 import functools
 import itertools
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import chex
@@ -19,6 +19,7 @@ from jax import lax
 from xsam_jax import _placement
 
 _SMALL = 2**12  # elements of a sum
+_ROW = 32  # elements of a leaf's first sums: a GPU's warp
 
 
 class Scaled(NamedTuple):
@@ -54,9 +55,10 @@ def zeros_like(params: chex.ArrayTree) -> chex.ArrayTree:
 def vdot(a: chex.ArrayTree, b: chex.ArrayTree) -> chex.Array:
     """Inner product over all leaves, a scalar of the statistics' dtype."""
     (sums,) = _leaf_sums((a, b))
+    if not sums:
+        return jnp.zeros((), statistics_dtype(a, b))
     # Without the barrier XLA repeats the additions in every kernel that needs their result.
-    dtype = statistics_dtype(a, b)
-    return jnp.sum(lax.optimization_barrier(jnp.stack(sums))) if sums else jnp.zeros((), dtype)
+    return jnp.sum(lax.optimization_barrier(jnp.concatenate(sums)))
 
 
 def vdots(*pairs: tuple[chex.ArrayTree, chex.ArrayTree]) -> chex.Array:
@@ -65,15 +67,22 @@ def vdots(*pairs: tuple[chex.ArrayTree, chex.ArrayTree]) -> chex.Array:
     if not sums:
         return jnp.zeros(len(pairs), statistics_dtype(pairs))
     # Added up for all pairs at once: a GPU takes as long to start the sum of one.
-    return jnp.sum(lax.optimization_barrier(jnp.stack(sums).reshape(len(pairs), -1)), axis=1)
+    together = jnp.concatenate(sums).reshape(len(pairs), -1)
+    return jnp.sum(lax.optimization_barrier(together), axis=1)
 
 
-def gram(*trees: chex.ArrayTree) -> chex.Array:
-    """All inner products of some trees, [len(trees), len(trees)] of the statistics' dtype."""
-    rows, columns = np.triu_indices(len(trees))
-    upper = vdots(*((trees[i], trees[j]) for i, j in zip(rows, columns, strict=True)))
-    place = np.zeros((len(trees), len(trees)), int)
-    place[rows, columns] = place[columns, rows] = np.arange(len(rows))
+def gram(trees: Sequence[chex.ArrayTree], *others: chex.ArrayTree) -> chex.Array:
+    """All inner products of some trees with one another and with others.
+
+    A matrix [len(trees), len(trees) + len(others)] of the statistics' dtype.
+    """
+    n = len(trees)
+    rows, columns = np.triu_indices(n, m=n + len(others))
+    both = *trees, *others
+    upper = vdots(*((both[i], both[j]) for i, j in zip(rows, columns, strict=True)))
+    place = np.zeros((n, len(both)), int)
+    place[rows, columns] = np.arange(len(rows))
+    place[:, :n] = np.maximum(place[:, :n], place[:, :n].T)
     return upper[place]
 
 
@@ -106,15 +115,21 @@ def multiply(a: chex.ArrayTree, b: chex.ArrayTree) -> chex.ArrayTree:
     return jax.tree.map(lambda x, y: x.astype(dtype) * y.astype(dtype), a, b)
 
 
+def ratio(a: chex.Numeric, b: chex.Array) -> chex.Array:
+    """``a / b``, and 0 where b is 0: the unit vector of a zero vector is zero, not NaN."""
+    # The division comes last: XLA:CPU repeats in every kernel what needs no more than a product.
+    return jnp.where(b == 0, 0, a) / jnp.where(b == 0, 1, b)
+
+
 def reciprocal(x: chex.Array) -> chex.Array:
-    """``1 / x``, and 0 where x is 0: the unit vector of a zero vector is zero, not NaN."""
-    return jnp.where(x == 0, 0, 1 / jnp.where(x == 0, 1, x))
+    """``1 / x``, and 0 where x is 0."""
+    return ratio(1, x)
 
 
 def scaled_to(length: chex.Numeric, tree: chex.ArrayTree) -> Scaled:
     """``length * tree / ||tree||``, and zero where the tree is zero."""
-    factor = reciprocal(norm(tree))
-    return Scaled(jnp.asarray(length, factor.dtype) * factor, tree)
+    size = norm(tree)
+    return Scaled(ratio(jnp.asarray(length, size.dtype), size), tree)
 
 
 def unit(tree: chex.ArrayTree) -> chex.ArrayTree:
@@ -130,26 +145,46 @@ def select(
 
 
 def _leaf_sums(*pairs: tuple[chex.ArrayTree, chex.ArrayTree]) -> list[list[chex.Array]]:
-    """Terms of inner products, scalars of the statistics' dtype, as many for each pair."""
+    """Terms of inner products, flat arrays of the statistics' dtype, as many for each pair."""
     dtype = statistics_dtype(pairs)
     leaves = [list(zip(*map(jax.tree.leaves, pair), strict=True)) for pair in pairs]
+    alike = list(zip(*leaves, strict=True))
+    # Where a leaf may lie on different devices of a mesh, nothing but its scalar should travel.
+    here = [_placement.on_no_mesh(of_all_pairs) for of_all_pairs in alike]
     # For a sum of at least so many numbers XLA:CPU calls a library, for a smaller one it compiles
     # up to four kernels. Most leaves of a network are biases and scales: they are summed as one
-    # array. Not where they may lie on different devices of a mesh.
+    # array.
     small = [
-        alike[0][0].size < _SMALL and _placement.on_no_mesh(alike)
-        for alike in zip(*leaves, strict=True)
+        one_device and of_all_pairs[0][0].size < _SMALL
+        for one_device, of_all_pairs in zip(here, alike, strict=True)
     ]
 
     def sums(pair: list[tuple[chex.Array, ...]]) -> list[chex.Array]:
+        found = [
+            _sums(x.astype(dtype) * y.astype(dtype), by_rows=one_device)
+            for (x, y), one_device, joined in zip(pair, here, small, strict=True)
+            if not joined
+        ]
         if any(small):
             xs, ys = zip(*itertools.compress(pair, small), strict=True)
-            others = itertools.compress(pair, [not one for one in small])
-            pair = [*others, (_join(xs, dtype), _join(ys, dtype))]
-        # Sums of products and not dots: on TPUs a float32 dot multiplies in bfloat16.
-        return [jnp.sum(x.astype(dtype) * y.astype(dtype)) for x, y in pair]
+            found.append(_sums(_join(xs, dtype) * _join(ys, dtype)))
+        return found
 
     return [sums(pair) for pair in leaves]
+
+
+def _sums(products: chex.Array, *, by_rows: bool = False) -> chex.Array:
+    """The sum of all, [1], or those along one axis, flat.
+
+    Sums of products and not dots: on TPUs a float32 dot multiplies in bfloat16. By rows, because a
+    GPU needs two kernels for the sum of a whole array: the second is then one for all leaves.
+    """
+    # Memory runs along the last axis; in a convolution kernel's gradient, as cuDNN computes it,
+    # along the one before.
+    axis = -2 if products.ndim > 3 and products.shape[-2] >= _ROW else -1
+    if by_rows and products.ndim > 1 and products.shape[axis] >= _ROW:
+        return jnp.sum(products, axis).reshape(-1)
+    return jnp.sum(products).reshape(1)
 
 
 def _join(leaves: Iterable[chex.Array], dtype: Any) -> chex.Array:

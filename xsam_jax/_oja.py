@@ -42,26 +42,31 @@ def oja(rate: chex.Numeric = 0.3) -> Tracker:
     """
     rate = _checks.constant("rate", rate, low=0.0, ends="()")
 
-    def after(step: Descent, pair: Eigenpair) -> Eigenpair:
-        x, product = free_product(step)
-        v = pair.vector
-        squared_size, along, known, quotient = _linalg.vdots(
-            (product, product), (x.tree, v), (v, v), (v, product)
+    def after(step: Descent, pair: Eigenpair) -> tuple[Eigenpair, chex.Array]:
+        x, product, length = free_product(step)
+        v, g = pair.vector, step.grads
+        squared_size, along, known, quotient, of_v, of_product = _linalg.vdots(
+            (product, product), (x.tree, v), (v, v), (v, product), (g, v), (g, product)
         )
         size, along = jnp.sqrt(squared_size), x.scale * along
 
-        weight = jnp.where(known == 0, 1, rate * along) * _linalg.reciprocal(size)
-        # ||v + weight * Hx|| by its inner products: the sum itself is passed over only once.
+        weight = _linalg.ratio(jnp.where(known == 0, 1, rate * along), size)
+        # By inner products, as is <g_adv, v> = <g, v> + ||e|| <Hx, v>, so that the new vector is
+        # passed over only once.
         squared = known + 2 * weight * quotient + (weight * size) ** 2
-        inverse = _linalg.reciprocal(jnp.sqrt(jnp.maximum(squared, 0)))
-        vector = _linalg.combine((inverse, pair.vector), (inverse * weight, product))
+        norm = jnp.sqrt(jnp.maximum(squared, 0))
+        vector = _linalg.combine(
+            (_linalg.reciprocal(norm), v), (_linalg.ratio(weight, norm), product)
+        )
+        of_v += length * quotient
+        of_product += length * squared_size
+        projection = _linalg.ratio(of_v + weight * of_product, norm)
 
         value = pair.value.astype(size.dtype)
         value = jnp.where(known == 0, size, value + rate * along * (quotient - value * along))
         # Finite gradients whose difference, divided by a small ||e||, has no finite square.
         value = jnp.where(jnp.isfinite(squared), value, jnp.nan)
-        return pair._replace(
-            vector=_linalg.cast_like(vector, pair.vector), value=value.astype(jnp.float32)
-        )
+        vector, value = _linalg.cast_like(vector, v), value.astype(jnp.float32)
+        return pair._replace(vector=vector, value=value), projection
 
     return from_gradients(after)

@@ -90,20 +90,23 @@ def subspace(size: int = 4, *, decay: chex.Numeric = 0.98, ridge: chex.Numeric =
         responses, covariance = jnp.zeros((size, size), dtype), jnp.zeros((size, size), dtype)
         return unknown(params)._replace(memory=SubspaceMemory(others, responses, covariance))
 
-    def after(step: Descent, pair: Eigenpair) -> Eigenpair:
-        x, product = free_product(step)
+    def after(step: Descent, pair: Eigenpair) -> tuple[Eigenpair, chex.Array]:
+        x, product, perturbed_by = free_product(step)
         trees = (pair.vector, *pair.memory.others, product)
-        inner = _linalg.gram(*trees, x.tree)
+        inner = _linalg.gram(trees, x.tree, step.grads)
         length = jnp.sqrt(inner[size, size])
         scales = jnp.ones((size + 1,), length.dtype).at[size].set(_linalg.reciprocal(length))
         seen = _Seen(
-            metric=jnp.outer(scales, scales) * inner[:-1, :-1],
-            x=x.scale * scales * inner[-1, :-1],
+            metric=jnp.outer(scales, scales) * inner[:, :-2],
+            x=x.scale * scales * inner[:, -2],
             length=length,
         )
+        # Of g_adv = g + ||e|| Hx.
+        projections = scales * (inner[:, -1] + perturbed_by * inner[:, size])
         # Small matrices, but exact ones: no TF32 or bfloat16 multiplications.
         with jax.default_matmul_precision("highest"):
             basis, value, responses, covariance = _fit(seen, pair, decay, ridge)
+            projection = projections @ basis[:, 0]
         vector, *others = (
             _linalg.cast_like(
                 _linalg.combine(*zip(scales * basis[:, i], trees, strict=True)), pair.vector
@@ -115,7 +118,7 @@ def subspace(size: int = 4, *, decay: chex.Numeric = 0.98, ridge: chex.Numeric =
         # The fit may cancel to zero where curvatures change their sign.
         usable = (length > 0) & (_norm(seen.metric, basis[:, 0]) > 0)
         new: Eigenpair = _linalg.select(usable, Eigenpair(vector, value, memory), pair)
-        return new
+        return new, jnp.where(usable, projection, projections[0])
 
     return from_gradients(after, init)
 
@@ -139,7 +142,7 @@ def _fit(
     images = decay * old @ pair.memory.responses + jnp.outer(h, along)
     covariance = decay * pair.memory.covariance + jnp.outer(along, along)
 
-    weight = along[0] * _linalg.reciprocal(covariance[0, 0])
+    weight = _linalg.ratio(along[0], covariance[0, 0])
     value = pair.value.astype(weight.dtype)
     value += weight * (seen.length * (old[:, 0] @ metric @ h) - value * along[0])
 

@@ -120,16 +120,15 @@ def xsam(
 
     def descent(step: Descent, state: XSAMState) -> tuple[chex.ArrayTree, XSAMState]:
         pair = Eigenpair(state.eigenvector, state.eigenvalue, state.memory)
-        step, (v, value, memory) = after_step(eigenvector, step, pair)
+        step, (v, value, memory), projection = after_step(eigenvector, step, pair)
         state = kept(step, state._replace(eigenvector=v, eigenvalue=value, memory=memory))
         v = state.eigenvector
-        inverse_norm = _linalg.reciprocal(_linalg.norm(step.grads_adv))
-        projection = _linalg.vdot(step.grads_adv, v)
-        scale = inverse_norm if normalize else jnp.ones_like(inverse_norm)
-        along = scale * (jnp.abs(projection) if correction == "signed" else projection)
-        removed = jnp.asarray(strength(state.count), along.dtype) * along
-        direction = _linalg.combine((scale, step.grads_adv), (-removed, v))
-        alignment = (inverse_norm * projection).astype(jnp.float32)
+        norm = _linalg.norm(step.grads_adv)
+        divisor = norm if normalize else jnp.ones_like(norm)
+        along = jnp.abs(projection) if correction == "signed" else projection
+        removed = _linalg.ratio(jnp.asarray(strength(state.count), along.dtype) * along, divisor)
+        direction = _linalg.combine((_linalg.reciprocal(divisor), step.grads_adv), (-removed, v))
+        alignment = _linalg.ratio(projection, norm).astype(jnp.float32)
         return direction, state._replace(
             alignment=jnp.where(step.finite, alignment, state.alignment)
         )

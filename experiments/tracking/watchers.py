@@ -78,7 +78,7 @@ def from_library(
         pair = tracker.before(ascent, pair, s.step)
         perturbation = Scaled(jnp.ones(()), s.perturbation)
         descent = Descent(s.grads, s.grads_adv, perturbation, s.w, {}, jnp.bool_(True), pair)
-        return tracker.after(descent, pair)
+        return tracker.after(descent, pair)[0]
 
     return Watcher(title, family, cost, tracker.init, update, lambda pair: pair.vector)
 

@@ -12,6 +12,7 @@ import pytest
 
 from experiments.benchmark.__main__ import BenchmarkConfig
 from experiments.config import TrainConfig
+from experiments.kernels import KernelsConfig
 from experiments.lambda_max import LambdaMaxConfig
 from experiments.planned import PlannedConfig
 from experiments.plots.alpha import Alpha
@@ -35,6 +36,7 @@ PROGRAMS: list[tuple[str, list[str], type]] = [
     ("experiments.lambda_max", [], LambdaMaxConfig),
     ("experiments.speed.__main__", ["--model", "mlp"], SpeedConfig),
     ("experiments.planned", ["--model", "mlp"], PlannedConfig),
+    ("experiments.kernels", ["--model", "mlp"], KernelsConfig),
 ]
 
 WRONG: dict[Any, list[list[str]]] = {
@@ -97,6 +99,6 @@ def test_wrong_values(
 def test_how_many() -> None:
     says(
         words("docs/faults.md"),
-        "lambda_max, planned and speed with text, nothing, too much, -1, NaN, inf | # |",
+        "lambda_max, planned, kernels and speed with text, nothing, too much, -1, NaN, inf | # |",
         len(OPTIONS),
     )

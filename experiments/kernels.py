@@ -1,0 +1,170 @@
+"""How many kernels a step starts on an NVIDIA GPU that need not be there, and its memory.
+
+python -m experiments.kernels                        # six-layer CNN: 1 minute on two cores
+python -m experiments.kernels --model resnet18       # 4 minutes
+python -m experiments.kernels --model transformer    # 1 minute
+
+A step of a few milliseconds is mostly the start of its kernels. The program is compiled for one
+H100 and does not run, so there is no time. It needs JAX's compiler for CUDA:
+pip install -e '.[experiments,cuda13]'. Expected: docs/cost.md and results/kernels.
+"""
+
+import importlib.util
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from jax.experimental import topologies
+from jax.sharding import SingleDeviceSharding
+
+from experiments.errors import UserError, command_line, exit_on_user_error
+from experiments.files import make_folder, write_json
+from experiments.planned import STEPS, shapes_on
+from experiments.results import versions
+from experiments.speed.steps import BASELINE, all_steps, as_option, only
+from experiments.speed.workloads import WorkloadName, workload
+
+# What the compiler asks of a GPU. Figures of NVIDIA's H100 SXM data sheet and CUDA's tables.
+_H100 = """
+gpu_device_info {
+  cuda_compute_capability { major: 9 }
+  core_count: 132  fpus_per_core: 128  clock_rate_ghz: 1.98
+  threads_per_warp: 32  threads_per_block_limit: 1024  threads_per_core_limit: 2048
+  block_dim_limit_x: 2147483647  block_dim_limit_y: 65535  block_dim_limit_z: 65535
+  registers_per_block_limit: 65536  registers_per_core_limit: 65536
+  shared_memory_per_block: 49152  shared_memory_per_block_optin: 232448
+  shared_memory_per_core: 233472  l2_cache_size: 52428800
+  memory_bandwidth: 3352320000000  device_memory_size: 84978434048
+}
+platform_name: "CUDA"
+dnn_version_info { major: 9 minor: 8 }
+"""
+_CALLED = r"(?:body|condition|to_apply|computations?)=(\{.*?\}|[^,\s]+)"
+_NO_KERNELS = {
+    *("parameter", "constant", "tuple", "get-tuple-element", "bitcast"),
+    *("while", "conditional", "call"),
+}
+
+
+@dataclass(frozen=True)
+class KernelsConfig:
+    """Options of the compilations."""
+
+    model: WorkloadName = "simple_cnn"
+    """Network, see experiments.speed."""
+    batch_size: int = 256
+    """Examples per step."""
+    steps: tuple[str, ...] = STEPS
+    """Names of the steps beside SAM in optax, see experiments.speed."""
+    out: Path = Path("results/kernels")
+    """Folder of the result, a JSON file named after model and batch size."""
+
+
+class Program(NamedTuple):
+    """What the compiler says of a step.
+
+    Attributes:
+        kernels: Kernels and calls of libraries; a loop's body counts once, and so does a branch.
+        temporary_mib: Memory of intermediate values.
+    """
+
+    kernels: int
+    temporary_mib: float
+
+
+def h100() -> jax.Device:
+    """A GPU to compile for.
+
+    Raises:
+        UserError: JAX's compiler for CUDA is not installed.
+    """
+    if not any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)):
+        raise UserError("experiments.kernels needs CUDA: pip install -e '.[experiments,cuda13]'.")
+    # It would look for the GPU and for its driver's libraries.
+    os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
+    topology = topologies.get_topology_desc("", "cuda", target_config=_H100, topology="1x1x1")
+    return topology.devices[0]
+
+
+def kernels_of(program: str) -> int:
+    """The instructions of a compiled program that a GPU is given to do.
+
+    They are those of the entry and of the computations that it calls, but not of fusions, each of
+    which is one kernel.
+    """
+    blocks = re.findall(r"^(ENTRY )?%?([\w.\-]+) .*\{\n((?: .*\n)*)", program, re.MULTILINE)
+    computations = {entry or name: lines.splitlines() for entry, name, lines in blocks}
+    count, reached = 0, ["ENTRY "]
+    for name in reached:
+        for line in computations[name]:
+            (operation,) = re.findall(r"^ +(?:ROOT )?\S+ = (?:\(.*?\)|\S+) ([a-z\-]+)\(", line)
+            count += operation not in _NO_KERNELS
+            if operation in ("while", "conditional", "call"):
+                for called in re.findall(_CALLED, line):
+                    reached += re.findall(r"[^%{},\s]+", called)
+    return count
+
+
+def compile_all(config: KernelsConfig) -> dict[str, Program]:
+    """Compile all steps.
+
+    Returns:
+        What the compiler says of each.
+
+    Raises:
+        UserError: A step has no such name, there is no compiler, or the folder cannot be written.
+    """
+    if config.batch_size < 1:
+        raise UserError(f"--batch-size must be at least 1, not {config.batch_size}.")
+    work = workload(config.model)
+    available = {name: s for name, s in all_steps(work).items() if s.compiler_options is None}
+    steps = only(available, config.steps)
+    there = SingleDeviceSharding(h100())
+    make_folder(config.out)
+    found = {}
+    for name, step in steps.items():
+        args = shapes_on(there, (work.params, step.state, work.batch(config.batch_size)))
+        # Without a GPU nothing can be timed, by which it would choose kernels.
+        options: dict[str, Any] = {"xla_gpu_autotune_level": 0}
+        program = jax.jit(step.function).lower(*args).compile(options)
+        memory: Any = program.memory_analysis()
+        found[name] = Program(
+            kernels_of(program.as_text() or ""), memory.temp_size_in_bytes / 2**20
+        )
+    return found
+
+
+def table(found: dict[str, Program]) -> str:
+    """The compiler's words in Markdown; "more" is to SAM in optax."""
+    lines = ["| step | kernels | more | memory MiB |", "|---|---|---|---|"]
+    for name, step in found.items():
+        more = step.kernels - found[BASELINE].kernels
+        lines.append(f"| {name} | {step.kernels} | {more} | {step.temporary_mib:.0f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run the command line."""
+    with exit_on_user_error():
+        config = command_line(KernelsConfig, "experiments.kernels", __doc__)
+        # What is compiled for need not be there, and is not to be looked for.
+        jax.config.update("jax_platforms", "cpu")
+        found = compile_all(config)
+        steps = "" if config.steps == STEPS else as_option(config.steps)
+        record = {
+            "command": f"python -m experiments.kernels --model {config.model} --batch-size "
+            f"{config.batch_size}{steps}",
+            "versions": versions(),
+            "steps": {name: step._asdict() for name, step in found.items()},
+        }
+        file = config.out / f"{config.model}-{config.batch_size}.json"
+        write_json(file, record)
+        print(table(found))
+        print(f"written to {file}")
+
+
+if __name__ == "__main__":
+    main()
