@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 import xsam_jax
 from tests import problem_a, quadratic
+from xsam_jax import _linalg
+from xsam_jax._two_gradients import Descent
 
 SPECTRUM = [5.0, 3.0, 1.0, 0.5, -1.0]
 
@@ -195,3 +197,41 @@ def test_the_projection_is_that_on_the_steps_own_eigenvector(tracker: Any) -> No
         u = g_adv / max(jnp.linalg.norm(g_adv), 1e-300)
         np.testing.assert_allclose(state.alignment, u @ v, atol=1e-6)
         np.testing.assert_allclose(quadratic.flat(direction), u - 0.3 * (u @ v) * v, atol=1e-12)
+
+
+@pytest.mark.parametrize("tracker", [xsam_jax.oja(), xsam_jax.subspace(2)])
+def test_trackers_know_the_projection_without_a_pass(tracker: Any) -> None:
+    """It is what a GPU takes; a flat direction is a product of zero."""
+    matrix, vectors = quadratic.hessian([*SPECTRUM[:-1], 0.0])
+    gradient = quadratic.grad_fn(matrix)
+    start = quadratic.start(5)
+    pair = tracker.init(start)
+    for turn in (1, 2, 0, 3, "flat", 4):
+        if turn == "flat":
+            params, direction = start, quadratic.tree(vectors[:, -1])
+        else:
+            params = jax.tree.map(lambda leaf: turn * jnp.sin(turn * leaf), start)  # noqa: B023
+            direction = gradient(params)
+        perturbation = _linalg.scaled_to(0.1, direction)
+        g = gradient(params)
+        g_adv = gradient(_linalg.combine((1, params), perturbation))
+        step = Descent(g, g_adv, perturbation, params, {}, jnp.bool_(True), None)
+        pair, projection = tracker.after(step, pair)
+        assert jnp.any(quadratic.flat(pair.vector) != 0)
+        expected = _linalg.vdot(g_adv, pair.vector)
+        np.testing.assert_allclose(projection(), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_gpu_does_not_pass_over_the_new_vector() -> None:
+    params = jnp.ones(5000)
+    tx = xsam_jax.xsam(eigenvector=xsam_jax.oja())
+
+    def update(g: chex.Array, state: Any) -> Any:
+        return tx.update(g, state, params, grad_fn=jnp.cos)
+
+    def sums(platform: str) -> int:
+        traced = jax.jit(update).trace(params, tx.init(params))
+        return traced.lower(lowering_platforms=(platform,)).as_text().count("stablehlo.reduce")
+
+    # Two of the first gradient in the place of one of the new vector, and their last sum.
+    assert sums("cuda") == sums("tpu") == sums("cpu") + 1

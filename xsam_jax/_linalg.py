@@ -7,7 +7,7 @@ parameters: bfloat16 keeps eight bits, so the norm of a million of its numbers h
 import functools
 import itertools
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import chex
@@ -71,18 +71,12 @@ def vdots(*pairs: tuple[chex.ArrayTree, chex.ArrayTree]) -> chex.Array:
     return jnp.sum(lax.optimization_barrier(together), axis=1)
 
 
-def gram(trees: Sequence[chex.ArrayTree], *others: chex.ArrayTree) -> chex.Array:
-    """All inner products of some trees with one another and with others.
-
-    A matrix [len(trees), len(trees) + len(others)] of the statistics' dtype.
-    """
-    n = len(trees)
-    rows, columns = np.triu_indices(n, m=n + len(others))
-    both = *trees, *others
-    upper = vdots(*((both[i], both[j]) for i, j in zip(rows, columns, strict=True)))
-    place = np.zeros((n, len(both)), int)
-    place[rows, columns] = np.arange(len(rows))
-    place[:, :n] = np.maximum(place[:, :n], place[:, :n].T)
+def gram(*trees: chex.ArrayTree) -> chex.Array:
+    """All inner products of some trees, [len(trees), len(trees)] of the statistics' dtype."""
+    rows, columns = np.triu_indices(len(trees))
+    upper = vdots(*((trees[i], trees[j]) for i, j in zip(rows, columns, strict=True)))
+    place = np.zeros((len(trees), len(trees)), int)
+    place[rows, columns] = place[columns, rows] = np.arange(len(rows))
     return upper[place]
 
 

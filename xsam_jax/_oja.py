@@ -1,5 +1,7 @@
 """Oja's rule on the two gradients that SAM computes anyway."""
 
+from collections.abc import Callable
+
 import chex
 import jax.numpy as jnp
 
@@ -42,25 +44,28 @@ def oja(rate: chex.Numeric = 0.3) -> Tracker:
     """
     rate = _checks.constant("rate", rate, low=0.0, ends="()")
 
-    def after(step: Descent, pair: Eigenpair) -> tuple[Eigenpair, chex.Array]:
+    def after(step: Descent, pair: Eigenpair) -> tuple[Eigenpair, Callable[[], chex.Array]]:
         x, product, length = free_product(step)
-        v, g = pair.vector, step.grads
-        squared_size, along, known, quotient, of_v, of_product = _linalg.vdots(
-            (product, product), (x.tree, v), (v, v), (v, product), (g, v), (g, product)
+        v = pair.vector
+        squared_size, along, known, quotient = _linalg.vdots(
+            (product, product), (x.tree, v), (v, v), (v, product)
         )
         size, along = jnp.sqrt(squared_size), x.scale * along
 
         weight = _linalg.ratio(jnp.where(known == 0, 1, rate * along), size)
-        # By inner products, as is <g_adv, v> = <g, v> + ||e|| <Hx, v>, so that the new vector is
-        # passed over only once.
+        # ||v + weight * Hx|| by its inner products: the sum itself is passed over only once.
         squared = known + 2 * weight * quotient + (weight * size) ** 2
         norm = jnp.sqrt(jnp.maximum(squared, 0))
         vector = _linalg.combine(
             (_linalg.reciprocal(norm), v), (_linalg.ratio(weight, norm), product)
         )
-        of_v += length * quotient
-        of_product += length * squared_size
-        projection = _linalg.ratio(of_v + weight * of_product, norm)
+
+        def projection() -> chex.Array:
+            # <g_adv, v> and <g_adv, Hx>, with g_adv = g + ||e|| Hx.
+            of_v, of_product = _linalg.vdots((step.grads, v), (step.grads, product))
+            of_v += length * quotient
+            of_product += length * squared_size
+            return _linalg.ratio(of_v + weight * of_product, norm)
 
         value = pair.value.astype(size.dtype)
         value = jnp.where(known == 0, size, value + rate * along * (quotient - value * along))

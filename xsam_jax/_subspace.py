@@ -1,5 +1,6 @@
 """Rayleigh-Ritz in a subspace that recursive least squares keep near the leading eigenvectors."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import chex
@@ -90,23 +91,20 @@ def subspace(size: int = 4, *, decay: chex.Numeric = 0.98, ridge: chex.Numeric =
         responses, covariance = jnp.zeros((size, size), dtype), jnp.zeros((size, size), dtype)
         return unknown(params)._replace(memory=SubspaceMemory(others, responses, covariance))
 
-    def after(step: Descent, pair: Eigenpair) -> tuple[Eigenpair, chex.Array]:
+    def after(step: Descent, pair: Eigenpair) -> tuple[Eigenpair, Callable[[], chex.Array]]:
         x, product, perturbed_by = free_product(step)
         trees = (pair.vector, *pair.memory.others, product)
-        inner = _linalg.gram(trees, x.tree, step.grads)
+        inner = _linalg.gram(*trees, x.tree)
         length = jnp.sqrt(inner[size, size])
         scales = jnp.ones((size + 1,), length.dtype).at[size].set(_linalg.reciprocal(length))
         seen = _Seen(
-            metric=jnp.outer(scales, scales) * inner[:, :-2],
-            x=x.scale * scales * inner[:, -2],
+            metric=jnp.outer(scales, scales) * inner[:-1, :-1],
+            x=x.scale * scales * inner[-1, :-1],
             length=length,
         )
-        # Of g_adv = g + ||e|| Hx.
-        projections = scales * (inner[:, -1] + perturbed_by * inner[:, size])
         # Small matrices, but exact ones: no TF32 or bfloat16 multiplications.
         with jax.default_matmul_precision("highest"):
             basis, value, responses, covariance = _fit(seen, pair, decay, ridge)
-            projection = projections @ basis[:, 0]
         vector, *others = (
             _linalg.cast_like(
                 _linalg.combine(*zip(scales * basis[:, i], trees, strict=True)), pair.vector
@@ -118,7 +116,14 @@ def subspace(size: int = 4, *, decay: chex.Numeric = 0.98, ridge: chex.Numeric =
         # The fit may cancel to zero where curvatures change their sign.
         usable = (length > 0) & (_norm(seen.metric, basis[:, 0]) > 0)
         new: Eigenpair = _linalg.select(usable, Eigenpair(vector, value, memory), pair)
-        return new, jnp.where(usable, projection, projections[0])
+
+        def projection() -> chex.Array:
+            # With g_adv = g + ||e|| Hx.
+            of_g = _linalg.vdots(*((step.grads, tree) for tree in trees))
+            of_trees = scales * (of_g + perturbed_by * inner[:-1, size])
+            return jnp.where(usable, jnp.sum(of_trees * basis[:, 0]), of_trees[0])
+
+        return new, projection
 
     return from_gradients(after, init)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._eigenvector import Eigenpair, Tracker, after_step, check_tracker
+from xsam_jax._eigenvector import Eigenpair, Tracker, after_step, check_tracker, projected
 from xsam_jax._power_iteration import power_iteration
 from xsam_jax._two_gradients import Ascent, Descent, kept, two_gradients
 
@@ -120,9 +120,10 @@ def xsam(
 
     def descent(step: Descent, state: XSAMState) -> tuple[chex.ArrayTree, XSAMState]:
         pair = Eigenpair(state.eigenvector, state.eigenvalue, state.memory)
-        step, (v, value, memory), projection = after_step(eigenvector, step, pair)
+        step, (v, value, memory), known = after_step(eigenvector, step, pair)
         state = kept(step, state._replace(eigenvector=v, eigenvalue=value, memory=memory))
         v = state.eigenvector
+        projection = projected(step, v, known)
         norm = _linalg.norm(step.grads_adv)
         divisor = norm if normalize else jnp.ones_like(norm)
         along = jnp.abs(projection) if correction == "signed" else projection

@@ -125,6 +125,12 @@ def test_time_on_a_gpu() -> None:
     says(COST, "took # GiB of the GPU at its peak", GPU[large]["peak_device_mib"] / 1024)
 
 
+def test_kernels_on_a_gpu() -> None:
+    steps = json.loads((RESULTS / "kernels" / "simple_cnn-256.json").read_text())["steps"]
+    more = steps["xsam, oja"]["kernels"] - steps[BASELINE]["kernels"]
+    says(CHANGELOG, "Oja's rule has # kernels more than optax's SAM on the six-layer CNN,", more)
+
+
 def test_planned_for_a_tpu() -> None:
     records = [json.loads(file.read_text()) for file in (RESULTS / "planned").glob("*.json")]
     (libtpu,) = {record["versions"]["libtpu"] for record in records}
