@@ -124,12 +124,13 @@ def compile_all(config: KernelsConfig) -> dict[str, Program]:
     steps = only(available, config.steps)
     there = SingleDeviceSharding(h100())
     make_folder(config.out)
+    params, batch = shapes_on(there, (work.params, work.batch(config.batch_size)))
     found = {}
     for name, step in steps.items():
-        args = shapes_on(there, (work.params, step.state, work.batch(config.batch_size)))
+        state = shapes_on(there, step.state)
         # Without a GPU nothing can be timed, by which it would choose kernels.
         options: dict[str, Any] = {"xla_gpu_autotune_level": 0}
-        program = jax.jit(step.function).lower(*args).compile(options)
+        program = jax.jit(step.function).lower(params, state, batch).compile(options)
         memory: Any = program.memory_analysis()
         found[name] = Program(
             kernels_of(program.as_text() or ""), memory.temp_size_in_bytes / 2**20
