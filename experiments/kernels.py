@@ -18,14 +18,10 @@ from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import topologies
-from jax.sharding import SingleDeviceSharding
 
+from experiments.absent import AbsentConfig, save, steps_for
 from experiments.errors import UserError, command_line, exit_on_user_error
-from experiments.files import make_folder, write_json
-from experiments.planned import STEPS, shapes_on
-from experiments.results import versions
-from experiments.speed.steps import BASELINE, all_steps, as_option, only
-from experiments.speed.workloads import WorkloadName, workload
+from experiments.speed.steps import BASELINE, Step
 
 # What the compiler asks of a GPU. Figures of NVIDIA's H100 SXM data sheet and CUDA's tables.
 _H100 = """
@@ -49,16 +45,10 @@ _NO_KERNELS = {
 }
 
 
-@dataclass(frozen=True)
-class KernelsConfig:
+@dataclass(frozen=True, kw_only=True)
+class KernelsConfig(AbsentConfig):
     """Options of the compilations."""
 
-    model: WorkloadName = "simple_cnn"
-    """Network, see experiments.speed."""
-    batch_size: int = 256
-    """Examples per step."""
-    steps: tuple[str, ...] = STEPS
-    """Names of the steps beside SAM in optax, see experiments.speed."""
     out: Path = Path("results/kernels")
     """Folder of the result, a JSON file named after model and batch size."""
 
@@ -108,34 +98,13 @@ def kernels_of(program: str) -> int:
     return count
 
 
-def compile_all(config: KernelsConfig) -> dict[str, Program]:
-    """Compile all steps.
-
-    Returns:
-        What the compiler says of each.
-
-    Raises:
-        UserError: A step has no such name, there is no compiler, or the folder cannot be written.
-    """
-    if config.batch_size < 1:
-        raise UserError(f"--batch-size must be at least 1, not {config.batch_size}.")
-    work = workload(config.model)
-    available = {name: s for name, s in all_steps(work).items() if s.compiler_options is None}
-    steps = only(available, config.steps)
-    there = SingleDeviceSharding(h100())
-    make_folder(config.out)
-    params, batch = shapes_on(there, (work.params, work.batch(config.batch_size)))
-    found = {}
-    for name, step in steps.items():
-        state = shapes_on(there, step.state)
-        # Without a GPU nothing can be timed, by which it would choose kernels.
-        options: dict[str, Any] = {"xla_gpu_autotune_level": 0}
-        program = jax.jit(step.function).lower(params, state, batch).compile(options)
-        memory: Any = program.memory_analysis()
-        found[name] = Program(
-            kernels_of(program.as_text() or ""), memory.temp_size_in_bytes / 2**20
-        )
-    return found
+def compiled(step: Step, params: Any, batch: Any) -> Program:
+    """Compile a step for the GPU where its arguments lie."""
+    # Without a GPU nothing can be timed, by which it would choose kernels.
+    options: dict[str, Any] = {"xla_gpu_autotune_level": 0}
+    program = jax.jit(step.function).lower(params, step.state, batch).compile(options)
+    memory: Any = program.memory_analysis()
+    return Program(kernels_of(program.as_text() or ""), memory.temp_size_in_bytes / 2**20)
 
 
 def table(found: dict[str, Program]) -> str:
@@ -153,16 +122,10 @@ def main() -> None:
         config = command_line(KernelsConfig, "experiments.kernels", __doc__)
         # What is compiled for need not be there, and is not to be looked for.
         jax.config.update("jax_platforms", "cpu")
-        found = compile_all(config)
-        steps = "" if config.steps == STEPS else as_option(config.steps)
-        record = {
-            "command": f"python -m experiments.kernels --model {config.model} --batch-size "
-            f"{config.batch_size}{steps}",
-            "versions": versions(),
-            "steps": {name: step._asdict() for name, step in found.items()},
-        }
-        file = config.out / f"{config.model}-{config.batch_size}.json"
-        write_json(file, record)
+        steps, params, batch = steps_for(config, h100())
+        found = {name: compiled(step, params, batch) for name, step in steps.items()}
+        as_dicts = {name: step._asdict() for name, step in found.items()}
+        file = save(config, "experiments.kernels", as_dicts)
         print(table(found))
         print(f"written to {file}")
 

@@ -14,35 +14,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import jax
 from jax.experimental import topologies
-from jax.sharding import Sharding, SingleDeviceSharding
 
+from experiments.absent import AbsentConfig, save, steps_for
 from experiments.errors import UserError, command_line, exit_on_user_error
-from experiments.files import make_folder, write_json
-from experiments.results import versions
 from experiments.speed.__main__ import compile_step
-from experiments.speed.steps import BASELINE, CHOSEN_BETWEEN, REFRESH, all_steps, as_option, only
+from experiments.speed.steps import BASELINE
 from experiments.speed.table import Compiled
-from experiments.speed.workloads import WorkloadName, workload
-
-STEPS = ("sgd", BASELINE, "sam", "xsam, oja", "xsam, subspace", REFRESH, CHOSEN_BETWEEN)
 
 
-@dataclass(frozen=True)
-class PlannedConfig:
+@dataclass(frozen=True, kw_only=True)
+class PlannedConfig(AbsentConfig):
     """Options of the compilations."""
 
-    model: WorkloadName = "simple_cnn"
-    """Network, see experiments.speed."""
-    batch_size: int = 256
-    """Examples per step."""
     topology: str = "v5e:2x2"
     """TPUs of which one is compiled for, such as v6e:2x2."""
-    steps: tuple[str, ...] = STEPS
-    """Names of the steps beside SAM in optax, see experiments.speed."""
     out: Path = Path("results/planned")
     """Folder of the result, a JSON file named after topology, model and batch size."""
 
@@ -70,38 +58,6 @@ def tpus(topology: str) -> Sequence[jax.Device]:
         ) from None
 
 
-def shapes_on(sharding: Sharding, tree: Any) -> Any:
-    """Arrays as they would lie on devices that need not be there."""
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
-    )
-
-
-def plan(config: PlannedConfig) -> dict[str, Compiled]:
-    """Compile all steps.
-
-    Returns:
-        What the compiler says of each.
-
-    Raises:
-        UserError: A step has no such name, there is no such chip, or the folder cannot be written.
-    """
-    if config.batch_size < 1:
-        raise UserError(f"--batch-size must be at least 1, not {config.batch_size}.")
-    work = workload(config.model)
-    # Without those that are compiled by an option of XLA:CPU.
-    available = {name: s for name, s in all_steps(work).items() if s.compiler_options is None}
-    steps = only(available, config.steps)
-    there = SingleDeviceSharding(tpus(config.topology)[0])
-    make_folder(config.out)
-    params, batch = shapes_on(there, (work.params, work.batch(config.batch_size)))
-    found = {}
-    for name, step in steps.items():
-        step = step._replace(state=shapes_on(there, step.state))
-        _, found[name] = compile_step(step, params, batch)
-    return found
-
-
 def table(found: dict[str, Compiled]) -> str:
     """The compiler's words in Markdown; "to SAM" is relative to SAM in optax."""
     lines = ["| step | memory MiB | to SAM | GFLOP | GB | to SAM |", "|---|---|---|---|---|---|"]
@@ -127,17 +83,16 @@ def main() -> None:
         config = command_line(PlannedConfig, "experiments.planned", __doc__)
         # What is compiled for need not be there, and is not to be looked for.
         jax.config.update("jax_platforms", "cpu")
-        found = plan(config)
-        chips = config.topology.partition(":")[0]
-        steps = "" if config.steps == STEPS else as_option(config.steps)
-        record = {
-            "command": f"python -m experiments.planned --model {config.model} --batch-size "
-            f"{config.batch_size} --topology {config.topology}{steps}",
-            "versions": versions() | {"libtpu": version("libtpu")},
-            "steps": {name: _without_time(step) for name, step in found.items()},
-        }
-        file = config.out / f"{chips}-{config.model}-{config.batch_size}.json"
-        write_json(file, record)
+        steps, params, batch = steps_for(config, tpus(config.topology)[0])
+        found = {name: compile_step(step, params, batch)[1] for name, step in steps.items()}
+        file = save(
+            config,
+            "experiments.planned",
+            {name: _without_time(step) for name, step in found.items()},
+            options=f" --topology {config.topology}",
+            prefix=f"{config.topology.partition(':')[0]}-",
+            compiler={"libtpu": version("libtpu")},
+        )
         print(table(found))
         print(f"written to {file}")
 

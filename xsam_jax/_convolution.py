@@ -61,7 +61,9 @@ def convolve(
         else:
             rhs = _once_there(lhs, rhs)
         terms = math.prod(rhs.shape[axis] for axis in (in_features, *kernel_space))
-        parts = _parts(terms, lhs.shape[features], **params)
+        # In a mesh images may lie on different devices.
+        one_device = _placement.on_no_mesh((lhs, rhs))
+        parts = _parts(terms, lhs.shape[features], **params) if one_device else 1
         if parts == 1:
             out = fast_layout(lhs, rhs)
         else:
@@ -81,9 +83,8 @@ def _parts(
     window. In parts that fit into the caches it takes a third to a fifth of the time.
     """
     parts = 1
-    # Not in a mesh, where images may lie on different devices, nor where their number is unknown.
-    known = isinstance(terms, int) and jax.sharding.get_abstract_mesh().empty
-    if known and feature_group_count == batch_group_count == 1:
+    # Not where the number of images is unknown.
+    if isinstance(terms, int) and feature_group_count == batch_group_count == 1:
         while terms >= 2 * parts * _LONG and features % (2 * parts) == 0:
             parts *= 2
     return parts

@@ -32,7 +32,8 @@ def unknown(params: chex.ArrayTree) -> Eigenpair:
     return Eigenpair(_linalg.zeros_like(params), jnp.zeros([], jnp.float32))
 
 
-After = Callable[[Descent, Eigenpair], tuple[Eigenpair, Callable[[], chex.Array]]]
+Projection = Callable[[], chex.Array]
+After = Callable[[Descent, Eigenpair], tuple[Eigenpair, Projection]]
 
 
 class Tracker(NamedTuple):
@@ -89,7 +90,7 @@ def from_gradients(after: After, init: Callable[[chex.ArrayTree], Eigenpair] = u
 
 def after_step(
     tracker: Tracker, step: Descent, pair: Eigenpair
-) -> tuple[Descent, Eigenpair, Callable[[], chex.Array]]:
+) -> tuple[Descent, Eigenpair, Projection]:
     """What `Tracker.after` gives, and the step.
 
     It is not finite either where the tracker's inner products are not: they overflow before those
@@ -99,7 +100,7 @@ def after_step(
     return step._replace(finite=step.finite & jnp.isfinite(pair.value)), pair, projection
 
 
-def projected(step: Descent, v: chex.ArrayTree, known: Callable[[], chex.Array]) -> chex.Array:
+def projected(step: Descent, v: chex.ArrayTree, known: Projection) -> chex.Array:
     """``<g_adv, v>`` on the new vector, by the tracker's ``known`` or by a pass over it.
 
     A GPU is faster where nothing has to wait for the vector. XLA:CPU would compute it in every
@@ -161,7 +162,7 @@ def periodic(every: int, refresh: Callable[[Ascent, Eigenpair, chex.Array], Eige
         # The paper's "t mod p = 1" with t = count + 1, written so that p = 1 is every step.
         return pair._replace(memory=(count // every + 1) * every)
 
-    def after(step: Descent, pair: Eigenpair) -> tuple[Eigenpair, Callable[[], chex.Array]]:
+    def after(step: Descent, pair: Eigenpair) -> tuple[Eigenpair, Projection]:
         return pair, lambda: _linalg.vdot(step.grads_adv, pair.vector)
 
     return Tracker(before, after, init)

@@ -1,12 +1,10 @@
 """Oja's rule on the two gradients that SAM computes anyway."""
 
-from collections.abc import Callable
-
 import chex
 import jax.numpy as jnp
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._eigenvector import Eigenpair, Tracker, free_product, from_gradients
+from xsam_jax._eigenvector import Eigenpair, Projection, Tracker, free_product, from_gradients
 from xsam_jax._two_gradients import Descent
 
 
@@ -44,7 +42,7 @@ def oja(rate: chex.Numeric = 0.3) -> Tracker:
     """
     rate = _checks.constant("rate", rate, low=0.0, ends="()")
 
-    def after(step: Descent, pair: Eigenpair) -> tuple[Eigenpair, Callable[[], chex.Array]]:
+    def after(step: Descent, pair: Eigenpair) -> tuple[Eigenpair, Projection]:
         x, product, length = free_product(step)
         v = pair.vector
         squared_size, along, known, quotient = _linalg.vdots(

@@ -1,6 +1,5 @@
 """Rayleigh-Ritz in a subspace that recursive least squares keep near the leading eigenvectors."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import chex
@@ -9,7 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._eigenvector import Eigenpair, Tracker, free_product, from_gradients, unknown
+from xsam_jax._eigenvector import (
+    Eigenpair,
+    Projection,
+    Tracker,
+    free_product,
+    from_gradients,
+    unknown,
+)
 from xsam_jax._two_gradients import Descent
 
 
@@ -91,7 +97,7 @@ def subspace(size: int = 4, *, decay: chex.Numeric = 0.98, ridge: chex.Numeric =
         responses, covariance = jnp.zeros((size, size), dtype), jnp.zeros((size, size), dtype)
         return unknown(params)._replace(memory=SubspaceMemory(others, responses, covariance))
 
-    def after(step: Descent, pair: Eigenpair) -> tuple[Eigenpair, Callable[[], chex.Array]]:
+    def after(step: Descent, pair: Eigenpair) -> tuple[Eigenpair, Projection]:
         x, product, perturbed_by = free_product(step)
         trees = (pair.vector, *pair.memory.others, product)
         inner = _linalg.gram(*trees, x.tree)

@@ -15,10 +15,11 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from experiments.absent import shapes_on
 from experiments.config import Method, TrainConfig, resolve
 from experiments.devices import AXIS, ONE_DEVICE, Devices, choose
 from experiments.network import as_functions
-from experiments.planned import shapes_on, tpus
+from experiments.planned import tpus
 from experiments.program import program_of, start
 from experiments.step import TrainState, empty_metrics, make_run_chunk, placed
 from experiments.train import main, train

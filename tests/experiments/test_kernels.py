@@ -92,6 +92,7 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     main()
     found = json.loads((tmp_path / "mlp-256.json").read_text())["steps"]
     assert [*found] == [BASELINE, "sam", "xsam, oja"]
-    kernels = [step["kernels"] for step in found.values()]
-    assert kernels == sorted(kernels)
-    assert 10 < kernels[0] <= kernels[-1] < 100
+    baseline, sam, oja = (step["kernels"] for step in found.values())
+    assert 10 < baseline < 100
+    assert abs(sam - baseline) <= 2
+    assert sam < oja < sam + 20

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import SingleDeviceSharding
 
-from experiments.planned import shapes_on, tpus
+from experiments.absent import shapes_on
+from experiments.planned import tpus
 from tests.matrix.methods import METHODS, every_method
 from tests.matrix.problem import grad_fn, init, step
 from tests.meshes import needs_libtpu
