@@ -54,11 +54,7 @@ def zeros_like(params: chex.ArrayTree) -> chex.ArrayTree:
 
 def vdot(a: chex.ArrayTree, b: chex.ArrayTree) -> chex.Array:
     """Inner product over all leaves, a scalar of the statistics' dtype."""
-    (sums,) = _leaf_sums((a, b))
-    if not sums:
-        return jnp.zeros((), statistics_dtype(a, b))
-    # Without the barrier XLA repeats the additions in every kernel that needs their result.
-    return jnp.sum(lax.optimization_barrier(jnp.concatenate(sums)))
+    return vdots((a, b))[0]
 
 
 def vdots(*pairs: tuple[chex.ArrayTree, chex.ArrayTree]) -> chex.Array:
@@ -68,6 +64,7 @@ def vdots(*pairs: tuple[chex.ArrayTree, chex.ArrayTree]) -> chex.Array:
         return jnp.zeros(len(pairs), statistics_dtype(pairs))
     # Added up for all pairs at once: a GPU takes as long to start the sum of one.
     together = jnp.concatenate(sums).reshape(len(pairs), -1)
+    # Without the barrier XLA repeats the additions in every kernel that needs their result.
     return jnp.sum(lax.optimization_barrier(together), axis=1)
 
 
