@@ -1,1 +1,1 @@
-"""The paper's comparison of methods, with equal tuning for each and with controls."""
+"""The paper's comparison of methods, with controls."""

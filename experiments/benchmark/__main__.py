@@ -1,4 +1,4 @@
-"""The paper's Table 1 again, with equal tuning for every method and with controls.
+"""The paper's Table 1 again, with controls, on small tasks with equal tuning for every method.
 
 python -m experiments.benchmark digits           # minutes on two cores
 python -m experiments.benchmark cheap            # X-SAM for less than SAM's price, minutes

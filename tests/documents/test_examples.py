@@ -21,3 +21,15 @@ def test_block_runs(block: str) -> None:
     # What a user has; Flax promotes dtypes and ranks.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         exec(compile(BLOCKS[block], block, "exec"), namespace)
+
+
+def test_signs_of_the_first_example() -> None:
+    """README says that Eq. 11's sign was negative in about half of its steps."""
+    start, loop = BLOCKS["README 0"].split("for i in range(100):")
+    negative: list[bool] = []
+    loop = loop.replace("print(", "    negative.append(bool(state[0].alignment < 0))\nprint(")
+    namespace: dict[str, Any] = {"negative": negative}
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        exec(f"{start}for i in range(100):{loop}", namespace)
+    assert len(negative) == 100
+    assert 35 < sum(negative) < 65

@@ -36,7 +36,8 @@ def test_memory_of_a_step() -> None:
         for name, row in steps("resnet18").items()
         if row["compiled"]
     }
-    says(README, "three more copies, # MiB, than", state["xsam, subspace"] - state["xsam, oja"])
+    more = state["xsam, subspace"] - state["xsam, oja"]
+    says(README, "three more copies of the parameters than `oja()`, here # MiB.", more)
     both = [memory_mib(TEXT)[name] for name in ("sam", BASELINE)]
     says(COST, "There `sam` needs # MiB and optax's SAM #:", *both)
     says(COST, "optax's SAM # MiB on the transformer.", both[1])

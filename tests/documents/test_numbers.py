@@ -37,8 +37,11 @@ def test_safe_range_of_alpha() -> None:
     assert all(min(map(min, table[alpha])) > 94 for alpha in table if alpha < 1)
     usual = mean(accuracy for alpha in table if alpha < 1 for accuracy in table[alpha][1])
     assert round(usual - min(table[1.0][1]), -1) == 10
-    says(README, "at 1 Oja's rule lost up to ten points, at 1.5 every run diverged")
-    assert max(map(max, table[1.5])) < 15
+    says(
+        README,
+        "at 1 Oja's rule lost up to ten points, at 1.2 all runs with Oja's rule failed, at 1.5",
+    )
+    assert max(*table[1.2][1], *map(max, table[1.5])) < 15
 
 
 def test_trackers() -> None:
@@ -108,4 +111,8 @@ def test_learning_rates() -> None:
             for (model, method), rate in found.items()
             if method in FORMS_OF_X_SAM
         ]
-    says(README, "the best one was # to # times SAM's.", *ends(ratios))
+    says(
+        README,
+        "the best one was # to # times SAM's (at the upper end, on the small CNN, one",
+        *ends(ratios),
+    )
