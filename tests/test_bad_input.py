@@ -297,8 +297,10 @@ def test_alpha_without_descent_warns() -> None:
         with pytest.warns(UserWarning, match=r"alpha = .* the safe range is alpha < 1") as said:
             xsam_jax.xsam(alpha=alpha, correction="projector")
         assert said[0].filename == __file__
+    with pytest.warns(UserWarning, match="the safe range is alpha < 1"):
+        xsam_jax.xsam(alpha=1.5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         xsam_jax.xsam(alpha=0.99, correction="projector")
-        xsam_jax.xsam(alpha=1.5)
+        xsam_jax.xsam(alpha=0.99)
         xsam_jax.xsam(alpha=lambda count: 1.5, correction="projector")

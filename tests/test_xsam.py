@@ -218,6 +218,44 @@ def test_trackers_know_the_projection_without_a_pass(tracker: Any) -> None:
         np.testing.assert_allclose(projection(), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("tracker", [xsam_jax.oja(), xsam_jax.subspace(2)])
+def test_where_the_new_vector_is_not_finite_the_projection_is_on_the_old_one(tracker: Any) -> None:
+    """Finite gradients whose difference, divided by a small radius, overflows."""
+    pair = tracker.init(jnp.zeros(2))._replace(vector=jnp.array([0.6, 0.8]))
+    g, g_adv = jnp.array([8e150, 9e149]), jnp.array([6e150, -9e149])
+    perturbation = _linalg.scaled_to(1e-9, g)
+    step = Descent(g, g_adv, perturbation, jnp.zeros(2), {}, jnp.bool_(True), None)
+    new, projection = tracker.after(step, pair)
+    assert not jnp.isfinite(new.value) or jnp.array_equal(new.vector, pair.vector)
+    np.testing.assert_allclose(projection(), g_adv @ pair.vector, rtol=1e-12)
+
+
+@pytest.mark.parametrize("correction", ["signed", "projector"])
+@pytest.mark.parametrize("side", [-1.0, 1.0])
+@pytest.mark.filterwarnings("ignore:alpha = 1.5")
+def test_above_one_the_step_climbs_along_the_eigenvector(correction: Any, side: float) -> None:
+    """Eq. 11 as printed where ``<u, v>`` is positive; elsewhere it crosses to that side first."""
+    gradient = lambda w: jnp.array([5.0, 1.0]) * w
+    start = jnp.array([side, 1.0])
+
+    def distance(alpha: float) -> float:
+        tracker = xsam_jax.power_iteration(start=jnp.array([1.0, 0.1]))
+        tx = optax.chain(
+            xsam_jax.xsam(0.05, alpha, eigenvector=tracker, correction=correction), optax.sgd(0.02)
+        )
+
+        def step(carry: Any, _: None) -> tuple[Any, None]:
+            w, state = carry
+            updates, state = tx.update(gradient(w), state, w, grad_fn=gradient)
+            return (optax.apply_updates(w, updates), state), None
+
+        (w, _), _ = jax.lax.scan(step, (start, tx.init(start)), length=300)
+        return float(jnp.abs(w[0]))
+
+    assert distance(0.5) < 0.1
+    assert distance(1.5) > 1.5
+
+
 def test_a_gpu_does_not_pass_over_the_new_vector() -> None:
     params = jnp.ones(5000)
     tx = xsam_jax.xsam(eigenvector=xsam_jax.oja())

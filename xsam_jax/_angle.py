@@ -32,9 +32,11 @@ def angle(grads: chex.ArrayTree, v: chex.ArrayTree, *, layerwise: bool = False) 
 
     Example:
       >>> import jax.numpy as jnp
+      >>> from xsam_jax import curvature
       >>> grads = {"kernel": jnp.array([8.0]), "bias": jnp.array([6.0])}
       >>> v = {"kernel": jnp.array([1.0]), "bias": jnp.array([0.0])}
-      >>> round(float(angle(grads, v)), 2), round(float(angle(grads, v, layerwise=True)), 2)
+      >>> plain, layerwise = (curvature.angle(grads, v, layerwise=way) for way in (False, True))
+      >>> round(float(plain), 2), round(float(layerwise), 2)
       (36.87, 45.0)
     """
     _checks.boolean("layerwise", layerwise)

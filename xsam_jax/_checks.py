@@ -73,7 +73,7 @@ def number(
     """Raises unless ``value`` is a finite real scalar between ``low`` and ``high``.
 
     ``ends`` are those of the interval: ``"()"`` leaves both out. A traced value
-    (`optax.inject_hyperparams`, `jax.vmap` over a hyperparameter) is none that could be checked.
+    (`optax.inject_hyperparams`, `jax.vmap` over a hyperparameter) has no number to check yet.
     """
     if high == math.inf:
         allowed = f"a number {'>=' if ends[0] == '[' else '>'} {low:g}"
@@ -107,7 +107,7 @@ def function(name: str, value: Any, allowed: str) -> None:
 
 
 def axis_name(value: Any) -> None:
-    """Raises unless ``value`` is a name of an axis, several, or None."""
+    """Raises unless ``value`` is the name of an axis, a tuple of such names, or None."""
     names = value if isinstance(value, tuple) else (value,)
     if value is not None and not (names and all(isinstance(name, str) for name in names)):
         raise TypeError(f"axis_name must be a string, a tuple of strings or None, got {value!r}")
@@ -157,9 +157,8 @@ def real(name: str, tree: Any) -> None:
         if not (hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)):
             kind = jax.typeof(leaf) if hasattr(leaf, "dtype") else repr(leaf)
             raise TypeError(
-                f"{name} must be real floating-point arrays, got {kind} at "
-                f"{jax.tree_util.keystr(path) or 'the root'}: leave such leaves out (optax.masked, "
-                "equinox.partition)"
+                f"{name} must be real floating-point arrays, got {kind} at {_place(path)}: leave "
+                "such leaves out (optax.masked, equinox.partition)"
             )
 
 
@@ -176,9 +175,13 @@ def same_tree(name: str, tree: Any, like: Any, model: str = "params") -> None:
     ):
         if jnp.shape(leaf) != jnp.shape(target):
             raise ValueError(
-                f"{name} must have the shapes of {model}: at {jax.tree_util.keystr(path)} "
-                f"{jnp.shape(target)} is expected, got {jnp.shape(leaf)}"
+                f"{name} must have the shapes of {model}: at {_place(path)} {jnp.shape(target)} is "
+                f"expected, got {jnp.shape(leaf)}"
             )
+
+
+def _place(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path) or "the root"
 
 
 def varying(name: str, tree: Any, axis_name: AxisName) -> None:
@@ -194,8 +197,8 @@ def varying(name: str, tree: Any, axis_name: AxisName) -> None:
     if leaves and not any(names <= _placement.varying_axes(leaf) for leaf in leaves):
         raise ValueError(
             f"{name} must be the gradient of each device's own loss with axis_name={axis_name!r}, "
-            "got one that is the same on all devices, for with check_vma=True jax.shard_map sums "
-            "it over them: give shard_map check_vma=False or differentiate at "
+            "got one that is the same on all devices, because with check_vma=True jax.shard_map "
+            "sums it over them: give shard_map check_vma=False or differentiate at "
             f"jax.lax.pcast(params, {axis_name!r}, to='varying'); if the loss averages over the "
             "devices itself, leave axis_name out"
         )

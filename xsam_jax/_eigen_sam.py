@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._eigenvector import Eigenpair, Tracker, after_step, check_tracker
+from xsam_jax._eigenvector import Tracker, after_step, check_tracker, pair_of, with_pair
 from xsam_jax._power_iteration import power_iteration
 from xsam_jax._two_gradients import Ascent, Descent, kept, two_gradients
 
@@ -53,11 +53,12 @@ def eigen_sam(
         normalised: we take that for an oversight.)
       axis_name: name of a `jax.shard_map` axis to average gradients and Hessian products over.
       per_device: perturb with each device's own gradient (m-sharpness), see `sam`; the eigenvector
-        is that of all examples. Not with `oja` or `subspace`, whose product has one perturbation.
+        is that of all examples. `oja` and `subspace` refuse it: their product is that of one
+        perturbation for all devices.
 
     Returns:
       A transformation with ``update(updates, state, params, *, grad_fn, curvature_grad_fn=None,
-      refresh=None)``, as that of `xsam`.
+      refresh=None)``, as that of `xsam`, and state `EigenSAMState`.
 
     Raises:
       TypeError, ValueError: an argument that is out of its range.
@@ -78,17 +79,17 @@ def eigen_sam(
         return EigenSAMState(jnp.zeros([], jnp.int32), *eigenvector.init(params))
 
     def ascent(step: Ascent, state: EigenSAMState) -> tuple[_linalg.Scaled, EigenSAMState]:
-        pair = eigenvector.before(step, Eigenpair(*state[1:]), state.count)
+        pair = eigenvector.before(step, pair_of(state), state.count)
         u = _linalg.unit(step.own)
         along = _linalg.vdot(u, pair.vector)
         lean = jnp.asarray(weight(state.count), along.dtype) * jnp.sign(along)
         direction = _linalg.combine((1 - lean * along, u), (lean, pair.vector))
         length = jnp.asarray(radius(state.count), along.dtype)
-        return _linalg.Scaled(length, direction), EigenSAMState(state.count, *pair)
+        return _linalg.Scaled(length, direction), with_pair(state, pair)
 
     def descent(step: Descent, state: EigenSAMState) -> tuple[chex.ArrayTree, EigenSAMState]:
-        step, pair, _ = after_step(eigenvector, step, Eigenpair(*state[1:]))
-        return step.grads_adv, kept(step, EigenSAMState(state.count, *pair))
+        step, pair, _ = after_step(eigenvector, step, pair_of(state))
+        return step.grads_adv, kept(step, with_pair(state, pair))
 
     return two_gradients(
         init=init, ascent=ascent, descent=descent, axis_name=axis_name, per_device=per_device

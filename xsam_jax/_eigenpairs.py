@@ -64,16 +64,18 @@ def top_eigenpairs(
     Raises:
       TypeError: ``k`` or ``num_matvecs`` is not an integer, ``key`` is no random key, or `hvp` does
         not take ``grad_fn``.
-      ValueError: ``k``, ``num_matvecs`` or ``which`` is out of range, or ``start`` is no tree like
-        the parameters.
+      ValueError: ``k``, ``num_matvecs`` or ``which`` is out of range, ``start`` is no tree like the
+        parameters, or these have no elements.
 
     Example:
       >>> import jax, jax.numpy as jnp
+      >>> from xsam_jax import curvature
       >>> curvatures = jnp.array([-3.0, 1.0, 2.0])
       >>> grad_fn = jax.grad(lambda w: jnp.sum(curvatures * w**2) / 2)
-      >>> top_eigenpairs(grad_fn, jnp.ones(3), k=2, key=jax.random.key(0)).values.round(4)
+      >>> w, key = jnp.ones(3), jax.random.key(0)
+      >>> curvature.top_eigenpairs(grad_fn, w, k=2, key=key).values.round(4)
       Array([2., 1.], dtype=float32)
-      >>> top_eigenpairs(grad_fn, jnp.ones(3), which="LM", key=jax.random.key(0)).values.round(4)
+      >>> curvature.top_eigenpairs(grad_fn, w, which="LM", key=key).values.round(4)
       Array([-3.], dtype=float32)
     """
     _checks.integer("k", k, 1)

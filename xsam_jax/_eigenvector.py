@@ -32,6 +32,17 @@ def unknown(params: chex.ArrayTree) -> Eigenpair:
     return Eigenpair(_linalg.zeros_like(params), jnp.zeros([], jnp.float32))
 
 
+def pair_of(state: Any) -> Eigenpair:
+    """The pair in the state of `xsam` or `eigen_sam`."""
+    return Eigenpair(state.eigenvector, state.eigenvalue, state.memory)
+
+
+def with_pair(state: Any, pair: Eigenpair) -> Any:
+    """That state with another pair."""
+    vector, value, memory = pair
+    return state._replace(eigenvector=vector, eigenvalue=value, memory=memory)
+
+
 Projection = Callable[[], chex.Array]
 After = Callable[[Descent, Eigenpair], tuple[Eigenpair, Projection]]
 
@@ -43,7 +54,7 @@ class Tracker(NamedTuple):
       before: ``(Ascent, pair, count) -> pair``, with Hessian-vector products at the parameters.
       after: ``(Descent, pair) -> (pair, projection)``, from the step's two gradients. The
         projection is a function that gives ``<g_adv, v>`` on the new vector, which a tracker may
-        know without a pass over it.
+        know without a pass over it, or on the old one where the new value is not finite.
       init: parameters -> pair before the first step.
       free: whether its product is that of the two gradients, `free_product`.
     """
@@ -66,16 +77,15 @@ def check_tracker(tracker: Any, per_device: bool) -> None:
         )
 
 
-def free_product(step: Descent) -> tuple[_linalg.Scaled, chex.ArrayTree, chex.Array]:
-    """SAM's own Hessian product: ``x = e / ||e||``, ``(g_adv - g) / ||e||``, and ``||e||``.
+def free_product(step: Descent) -> tuple[_linalg.Scaled, chex.ArrayTree]:
+    """SAM's own Hessian product: ``x = e / ||e||`` and ``(g_adv - g) / ||e||``.
 
-    The second is ``Hx`` up to ``O(||e||)``; all are zero where ``e`` is.
+    The second is ``Hx`` up to ``O(||e||)``; both are zero where ``e`` is.
     """
     scale, tree = step.perturbation
-    length = scale * _linalg.norm(tree)
-    inverse = _linalg.reciprocal(length)
+    inverse = _linalg.reciprocal(scale * _linalg.norm(tree))
     product = _linalg.combine((inverse, step.grads_adv), (-inverse, step.grads))
-    return _linalg.Scaled(inverse * scale, tree), product, length
+    return _linalg.Scaled(inverse * scale, tree), product
 
 
 def from_gradients(after: After, init: Callable[[chex.ArrayTree], Eigenpair] = unknown) -> Tracker:
@@ -93,15 +103,15 @@ def after_step(
 ) -> tuple[Descent, Eigenpair, Projection]:
     """What `Tracker.after` gives, and the step.
 
-    It is not finite either where the tracker's inner products are not: they overflow before those
-    of the gradients do.
+    A step is taken for not finite also where the tracker's inner products overflow, as they do
+    before those of the gradients: the state keeps the old vector.
     """
     pair, projection = tracker.after(step, pair)
     return step._replace(finite=step.finite & jnp.isfinite(pair.value)), pair, projection
 
 
-def projected(step: Descent, v: chex.ArrayTree, known: Projection) -> chex.Array:
-    """``<g_adv, v>`` on the new vector, by the tracker's ``known`` or by a pass over it.
+def projected(step: Descent, v: chex.ArrayTree, projection: Projection) -> chex.Array:
+    """``<g_adv, v>`` on the step's vector, as the tracker knows it or by a pass over it.
 
     A GPU is faster where nothing has to wait for the vector. XLA:CPU would compute it in every
     kernel that needs it, and keep the first gradient until then.
@@ -112,8 +122,8 @@ def projected(step: Descent, v: chex.ArrayTree, known: Projection) -> chex.Array
 
     if not _placement.compiling():
         return passed_over()
-    projection: chex.Array = lax.platform_dependent(cpu=passed_over, default=known)
-    return projection
+    found: chex.Array = lax.platform_dependent(cpu=passed_over, default=projection)
+    return found
 
 
 def periodic(every: int, refresh: Callable[[Ascent, Eigenpair, chex.Array], Eigenpair]) -> Tracker:

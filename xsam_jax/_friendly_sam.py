@@ -69,8 +69,8 @@ def friendly_sam(
     def ascent(step: Ascent, state: FriendlySAMState) -> tuple[_linalg.Scaled, FriendlySAMState]:
         noise = _linalg.combine((1, step.own), (-share(state.count), state.mean))
         # Not by the count, which goes on in a step that is not finite.
-        kept = jnp.where(_linalg.vdot(state.mean, state.mean) == 0, 0, decay)
-        mean = _linalg.combine((kept, state.mean), (1 - kept, step.grads))
+        weight = jnp.where(_linalg.vdot(state.mean, state.mean) == 0, 0, decay)
+        mean = _linalg.combine((weight, state.mean), (1 - weight, step.grads))
         mean = _linalg.cast_like(mean, state.mean)
         return _linalg.scaled_to(radius(state.count), noise), state._replace(mean=mean)
 

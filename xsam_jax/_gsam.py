@@ -17,7 +17,8 @@ def gsam(
     """GSAM: lessens the perturbed loss and the surrogate gap between it and the loss.
 
     With ``g_adv`` the gradient at ``w + rho * g / ||g||``, the part of ``g`` that is orthogonal to
-    ``g_adv`` changes the loss but not the perturbed loss, and is taken away::
+    ``g_adv`` changes the loss but, to first order, not the perturbed loss. A step up along it
+    closes the gap between them::
 
         d = g_adv - alpha * (g - <g, g_adv> / ||g_adv||**2 * g_adv)
 

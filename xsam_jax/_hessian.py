@@ -37,7 +37,7 @@ def flat_hessian(grad_fn: GradFn, params: chex.ArrayTree) -> FlatHessian:
 
     def flatten(tree: chex.ArrayTree) -> chex.Array:
         return jnp.concatenate(
-            [_placement.gathered(leaf).reshape(-1) for leaf in jax.tree.leaves(tree)]
+            [_placement.gathered(leaf).astype(dtype).reshape(-1) for leaf in jax.tree.leaves(tree)]
         )
 
     def unflatten(flat: chex.Array) -> chex.ArrayTree:

@@ -12,10 +12,10 @@ from xsam_jax._channels_last import contains, evaluate
 GradFn = Callable[[chex.ArrayTree], chex.ArrayTree]
 
 _NO_FORWARD_DERIVATIVE = (
-    "grad_fn must be differentiable in forward mode, but it runs a jax.custom_vjp whose forward or "
-    "backward rule calls a custom_vjp function itself: let the rule call the undecorated function, "
-    "or use jax.custom_jvp, or pass a gradient without it (curvature_grad_fn), or track the "
-    "eigenvector without products (oja)"
+    "grad_fn, or curvature_grad_fn where that is given, must be differentiable in forward mode, "
+    "but it runs a jax.custom_vjp whose forward or backward rule calls a custom_vjp function "
+    "itself: let the rule call the undecorated function, or use jax.custom_jvp, or give a "
+    "curvature_grad_fn without it, or track the eigenvector without products (oja)"
 )
 
 
@@ -43,7 +43,9 @@ def hvp(grad_fn: GradFn, params: chex.ArrayTree, v: chex.ArrayTree) -> chex.Arra
 
     Example:
       >>> import jax, jax.numpy as jnp
-      >>> hvp(jax.grad(lambda w: jnp.sum(w**3)), jnp.array([1.0, 2.0]), jnp.array([1.0, 1.0]))
+      >>> from xsam_jax import curvature
+      >>> grad_fn = jax.grad(lambda w: jnp.sum(w**3))
+      >>> curvature.hvp(grad_fn, jnp.array([1.0, 2.0]), jnp.array([1.0, 1.0]))
       Array([ 6., 12.], dtype=float32)
     """
     _checks.function("grad_fn", grad_fn, "params -> gradient")

@@ -50,7 +50,6 @@ def tridiagonalize(
     if start is None:
         start = random
     else:
-        start = start.astype(dtype)  # in float16 its norm may be infinite
         length = norm(start)
         start = jnp.where((length > 0) & jnp.isfinite(length), start, random)
 

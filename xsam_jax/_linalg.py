@@ -79,7 +79,12 @@ def gram(*trees: chex.ArrayTree) -> chex.Array:
 
 def norm(tree: chex.ArrayTree) -> chex.Array:
     """Euclidean norm over all leaves, a scalar of the statistics' dtype."""
-    return jnp.sqrt(vdot(tree, tree))
+    return root(vdot(tree, tree))
+
+
+def root(x: chex.Array) -> chex.Array:
+    """``sqrt(x)``, whose derivative at 0 is 0 and not infinite."""
+    return jnp.where(x == 0, 0, jnp.sqrt(jnp.where(x == 0, 1, x)))
 
 
 def combine(*terms: tuple[chex.Numeric, chex.ArrayTree]) -> chex.ArrayTree:

@@ -15,12 +15,18 @@ def oja(rate: chex.Numeric = 0.3) -> Tracker:
     ``(g_adv - g) / ||e|| = H e / ||e|| + O(||e||)``. With ``x = e / ||e||`` and
     ``h = Hx / ||Hx||`` every step makes ``v <- normalize(v + rate * <x, v> * h)``. In expectation
     ``<x, v> Hx`` is ``H E[x x'] v``: a power iteration over mini-batches (Oja, 1982), on the
-    identity plus a multiple of ``H``. So it follows the largest eigenvalue and not, as power
-    iteration on ``H`` does, the one of largest magnitude.
+    identity plus a multiple of ``H E[x x']``. So it follows the largest eigenvalue and not, as
+    power iteration on ``H`` does, the one of largest magnitude. It is that of ``H`` itself only as
+    far as the gradients' directions ``x`` visit all leading eigenvectors: one that they hardly
+    visit stays unseen, however large its eigenvalue. (In training they visit these the most, since
+    the gradient along an eigenvector grows with its eigenvalue: ``python -m experiments.tracking``
+    measures what is found.)
 
     Both gradients must be of the same loss, with the same random numbers: the masks of dropout with
     two keys differ by more than the curvature. Put the method first in the chain. A transformation
-    before it that changes the gradient, such as weight decay or clipping, spoils the product.
+    before it that changes the gradient, such as weight decay or clipping, spoils the product. So
+    does a radius near the rounding of the parameters, ``rho`` of ``1e-7 ||w||`` in float32: the
+    difference of the gradients is then one of rounding errors.
 
     The eigenvalue comes from the same products: an eigenpair has ``<v, Hx> = value * <v, x>``, and
     the step ``value <- value + rate * <v, x> * (<v, Hx> - value * <v, x>)`` lessens the squared
@@ -43,33 +49,32 @@ def oja(rate: chex.Numeric = 0.3) -> Tracker:
     rate = _checks.constant("rate", rate, low=0.0, ends="()")
 
     def after(step: Descent, pair: Eigenpair) -> tuple[Eigenpair, Projection]:
-        x, product, length = free_product(step)
+        x, product = free_product(step)
         v = pair.vector
         squared_size, along, known, quotient = _linalg.vdots(
             (product, product), (x.tree, v), (v, v), (v, product)
         )
-        size, along = jnp.sqrt(squared_size), x.scale * along
+        size, along = _linalg.root(squared_size), x.scale * along
 
         weight = _linalg.ratio(jnp.where(known == 0, 1, rate * along), size)
         # ||v + weight * Hx|| by its inner products: the sum itself is passed over only once.
         squared = known + 2 * weight * quotient + (weight * size) ** 2
-        norm = jnp.sqrt(jnp.maximum(squared, 0))
+        norm = _linalg.root(jnp.maximum(squared, 0))
         vector = _linalg.combine(
             (_linalg.reciprocal(norm), v), (_linalg.ratio(weight, norm), product)
         )
-
-        def projection() -> chex.Array:
-            # <g_adv, v> and <g_adv, Hx>, with g_adv = g + ||e|| Hx.
-            of_v, of_product = _linalg.vdots((step.grads, v), (step.grads, product))
-            of_v += length * quotient
-            of_product += length * squared_size
-            return _linalg.ratio(of_v + weight * of_product, norm)
 
         value = pair.value.astype(size.dtype)
         value = jnp.where(known == 0, size, value + rate * along * (quotient - value * along))
         # Finite gradients whose difference, divided by a small ||e||, has no finite square.
         value = jnp.where(jnp.isfinite(squared), value, jnp.nan)
         vector, value = _linalg.cast_like(vector, v), value.astype(jnp.float32)
+
+        def projection() -> chex.Array:
+            of_v, of_product = _linalg.vdots((step.grads_adv, v), (step.grads_adv, product))
+            new = _linalg.ratio(of_v + weight * of_product, norm)
+            return jnp.where(jnp.isfinite(value), new, of_v)
+
         return pair._replace(vector=vector, value=value), projection
 
     return from_gradients(after)

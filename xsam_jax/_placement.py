@@ -29,7 +29,7 @@ def varying_axes(*trees: chex.ArrayTree) -> frozenset[str]:
 def varying_like(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
     """``tree``, whose leaves may differ along all axes along which a leaf of ``like`` does.
 
-    It is a matter of types: what a loop or a branch starts from must have that of its result.
+    It is a matter of types: a loop must start from values of the type that its body returns.
     """
     axes = varying_axes(like)
 

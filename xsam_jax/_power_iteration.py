@@ -40,7 +40,7 @@ def power_iteration(
       iters: Hessian-vector products a refresh, >= 1 (the paper's q).
       warm_start: start from the last eigenvector, not anew.
       start: tree like the parameters, the vector that a refresh starts from when it starts anew; by
-        default it is random.
+        default it is random. Inside of `optax.masked` it is masked like the parameters.
       seed: seed of the random vectors, an integer >= 0; under `jax.vmap` over seeds a traced one.
 
     Returns:

@@ -31,10 +31,17 @@ def sam(
         ``axis_name``, and ``updates`` and ``grad_fn`` that are of the device's own examples.
 
     Returns:
-      A transformation with ``update(updates, state, params, *, grad_fn)``.
+      A transformation with state `SAMState` and ``update(updates, state, params, *, grad_fn)``:
+      ``updates`` is the gradient at ``params``, ``grad_fn(params)`` the gradient of the same
+      mini-batch at other parameters, and the result, the direction, has the dtypes of ``updates``.
+      Where the norm of either gradient is not finite the direction is NaN and the state keeps all
+      but its step count; so is the direction where a traced hyperparameter is out of its range.
+      Arguments that the method does not know are ignored, for others in its chain. All methods of
+      this package have this in common.
 
     Raises:
-      TypeError, ValueError: an argument that is out of its range.
+      TypeError, ValueError: an argument that is out of its range. ``update`` raises them where it
+        is given no ``params`` or no ``grad_fn``, trees that differ, or leaves that are not real.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, xsam_jax
@@ -49,8 +56,10 @@ def sam(
     References:
       Foret et al., `Sharpness-Aware Minimization for Efficiently Improving Generalization
       <https://arxiv.org/abs/2010.01412>`_, 2021. Kwon et al., `ASAM
-      <https://arxiv.org/abs/2102.11600>`_, 2021; as in its reference code the radius has no
-      ``eta`` and biases are scaled like the other parameters.
+      <https://arxiv.org/abs/2102.11600>`_, 2021, as in `davda54/sam
+      <https://github.com/davda54/sam>`_: all parameters are scaled by their size. (The authors'
+      own code adds ``eta = 0.01`` to the size of weights, and leaves other parameters, such as
+      biases, unscaled. Here one that is exactly zero is not perturbed.)
     """
     radius = _checks.schedule("rho", rho)
     _checks.boolean("adaptive", adaptive)

@@ -54,14 +54,15 @@ def spectral_density(
       `Density`; its mean is the estimate ``trace / number of parameters`` of the same probes.
 
     Raises:
-      TypeError: ``num_matvecs`` or ``num_probes`` is not an integer; `hvp` does not take
-        ``grad_fn``.
-      ValueError: ``num_matvecs`` or ``num_probes`` is less than 1.
+      TypeError: ``num_matvecs`` or ``num_probes`` is not an integer, ``key`` is no random key, or
+        `hvp` does not take ``grad_fn``.
+      ValueError: ``num_matvecs`` or ``num_probes`` is less than 1, or ``params`` has no elements.
 
     Example:
       >>> import jax, jax.numpy as jnp
+      >>> from xsam_jax import curvature
       >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2))
-      >>> grid, density = spectral_density(grad_fn, jnp.ones(50), key=jax.random.key(0))
+      >>> grid, density = curvature.spectral_density(grad_fn, jnp.ones(50), key=jax.random.key(0))
       >>> float(jnp.trapezoid(density, grid).round(3)), float(grid[density.argmax()].round(2))
       (1.0, 2.0)
     """

@@ -48,7 +48,7 @@ def subspace(size: int = 4, *, decay: chex.Numeric = 0.98, ridge: chex.Numeric =
     operator on it gives, by Rayleigh-Ritz, the order of the vectors: the first belongs to the
     largest eigenvalue on the span, not to the one of largest magnitude. The span itself follows the
     largest magnitudes: where ``size`` eigenvalues or more are negative and of larger magnitude than
-    the largest one, that one is lost (`oja` finds it). Of ``N`` only the part in the new subspace
+    the largest one, that one is lost (`oja` follows it). Of ``N`` only the part in the new subspace
     is kept. So a step is::
 
         N = decay U R + h (U'x)'                  C <- decay C + (U'x)(U'x)'
@@ -63,7 +63,8 @@ def subspace(size: int = 4, *, decay: chex.Numeric = 0.98, ridge: chex.Numeric =
     costs ``(size + 1) (size + 4) / 2`` of them, and the state ``size`` copies of the parameters.
 
     Both gradients must be of the same loss, with the same random numbers, as for `oja`: put the
-    method first in the chain. The eigenvalue is fitted alike: ``value <- value + <v,x> (<v,Hx> -
+    method first in the chain. What `oja` says of directions that no gradient visits, and of small
+    radii, holds here too. The eigenvalue is fitted alike: ``value <- value + <v,x> (<v,Hx> -
     value <v,x>) / C_11``.
 
     A step has no derivative (it is NaN) while fewer than ``size`` vectors are known: the others'
@@ -98,10 +99,10 @@ def subspace(size: int = 4, *, decay: chex.Numeric = 0.98, ridge: chex.Numeric =
         return unknown(params)._replace(memory=SubspaceMemory(others, responses, covariance))
 
     def after(step: Descent, pair: Eigenpair) -> tuple[Eigenpair, Projection]:
-        x, product, perturbed_by = free_product(step)
+        x, product = free_product(step)
         trees = (pair.vector, *pair.memory.others, product)
         inner = _linalg.gram(*trees, x.tree)
-        length = jnp.sqrt(inner[size, size])
+        length = _linalg.root(inner[size, size])
         scales = jnp.ones((size + 1,), length.dtype).at[size].set(_linalg.reciprocal(length))
         seen = _Seen(
             metric=jnp.outer(scales, scales) * inner[:-1, :-1],
@@ -124,9 +125,7 @@ def subspace(size: int = 4, *, decay: chex.Numeric = 0.98, ridge: chex.Numeric =
         new: Eigenpair = _linalg.select(usable, Eigenpair(vector, value, memory), pair)
 
         def projection() -> chex.Array:
-            # With g_adv = g + ||e|| Hx.
-            of_g = _linalg.vdots(*((step.grads, tree) for tree in trees))
-            of_trees = scales * (of_g + perturbed_by * inner[:-1, size])
+            of_trees = scales * _linalg.vdots(*((step.grads_adv, tree) for tree in trees))
             return jnp.where(usable, jnp.sum(of_trees * basis[:, 0]), of_trees[0])
 
         return new, projection

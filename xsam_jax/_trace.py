@@ -48,13 +48,15 @@ def trace(
       `Estimate`. The standard error is that of the sample, and not below the rounding of a product.
 
     Raises:
-      TypeError: ``num_probes`` is not an integer; `hvp` does not take ``grad_fn``.
-      ValueError: ``num_probes`` is less than 2.
+      TypeError: ``num_probes`` is not an integer, ``key`` is no random key, or `hvp` does not take
+        ``grad_fn``.
+      ValueError: ``num_probes`` is less than 2, or ``params`` has no elements.
 
     Example:
       >>> import jax, jax.numpy as jnp
+      >>> from xsam_jax import curvature
       >>> grad_fn = jax.grad(lambda w: jnp.sum(jnp.arange(4.0) * w**2))
-      >>> trace(grad_fn, jnp.ones(4), key=jax.random.key(0)).value
+      >>> curvature.trace(grad_fn, jnp.ones(4), key=jax.random.key(0)).value
       Array(12., dtype=float32)
     """
     _checks.integer("num_probes", num_probes, 2)

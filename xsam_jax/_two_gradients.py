@@ -24,6 +24,12 @@ _TRACED_NOTE = (
     "executable of an ahead-of-time compilation"
 )
 
+_ARGUMENTS_NOTE = (
+    "{name} is called as {name}(params), with nothing beside the parameters: unlike that of "
+    "optax.contrib.sam it gets no step index"
+)
+_VALUE_NOTE = "{name} returns the gradient alone, without the loss or auxiliary values beside it"
+
 State = TypeVar("State", bound=tuple[Any, ...])
 
 
@@ -45,7 +51,7 @@ class Descent(NamedTuple):
     perturbation: _linalg.Scaled
     params: chex.ArrayTree
     extra_args: dict[str, Any]
-    finite: chex.Array  # whether both gradients are, bool[]
+    finite: chex.Array  # whether the norms of both gradients are finite, bool[]
     before: Any  # state before the step
 
 
@@ -175,6 +181,7 @@ def _averaged(
         )
 
     def averaged(at: chex.ArrayTree) -> chex.ArrayTree:
+        grads: Any = None
         try:
             grads = grad_fn(at)
             _checks.same_tree(f"the result of {name}", grads, params)
@@ -186,6 +193,10 @@ def _averaged(
                 error.add_note(MASKED_NOTE.format(name=name))
             if isinstance(error, jax.errors.JAXTypeError) or "lowered and compiled" in str(error):
                 error.add_note(_TRACED_NOTE.format(name=name))
+            if isinstance(error, TypeError) and "positional argument" in str(error):
+                error.add_note(_ARGUMENTS_NOTE.format(name=name))
+            if isinstance(grads, tuple) and not isinstance(params, tuple):
+                error.add_note(_VALUE_NOTE.format(name=name))
             raise
         return _mean(grads, axis_name)
 

@@ -90,8 +90,9 @@ def wsam_decoupled(
       per_device: perturb with each device's own gradient (m-sharpness), see `sam`.
 
     Returns:
-      A whole optimizer with ``update(updates, state, params, *, grad_fn, **extra_args)``; extra
-      arguments go to the base optimizer.
+      A whole optimizer with ``update(updates, state, params, *, grad_fn, **extra_args)``; what it
+      does not take itself (``grad_fn``, ``curvature_grad_fn``, ``refresh``) goes to the base
+      optimizer.
 
     Raises:
       TypeError, ValueError: an argument that is out of its range.

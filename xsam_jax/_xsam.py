@@ -9,7 +9,14 @@ import jax.numpy as jnp
 import optax
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._eigenvector import Eigenpair, Tracker, after_step, check_tracker, projected
+from xsam_jax._eigenvector import (
+    Tracker,
+    after_step,
+    check_tracker,
+    pair_of,
+    projected,
+    with_pair,
+)
 from xsam_jax._power_iteration import power_iteration
 from xsam_jax._two_gradients import Ascent, Descent, kept, two_gradients
 
@@ -21,7 +28,7 @@ class XSAMState(NamedTuple):
       count: steps taken, int32[].
       eigenvector: estimate of the Hessian's dominant eigenvector, a tree like the parameters;
         float32, or float64 for float64 parameters. Norm one, or zero before the first estimate.
-      eigenvalue: its eigenvalue, float32[]; how it is estimated is the tracker's.
+      eigenvalue: its eigenvalue, float32[]; the tracker's docstring says how it is estimated.
       alignment: cosine of the angle between the gradient at the perturbed parameters and the
         eigenvector at the last step, float32[].
       memory: what else the tracker keeps: `power_iteration` the step count from which the next
@@ -45,7 +52,7 @@ def xsam(
     axis_name: _checks.AxisName = None,
     per_device: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """X-SAM: SAM's gradient with its component along the dominant eigenvector attenuated.
+    """X-SAM: SAM's gradient, normalised, and corrected along the Hessian's dominant eigenvector.
 
     With ``g_adv`` the gradient at ``w + rho * g / ||g||`` and ``v`` the eigenvector (paper,
     Algorithm 2)::
@@ -60,24 +67,26 @@ def xsam(
 
     Args:
       rho: radius of the perturbation, >= 0, or a schedule ``count -> radius``.
-      alpha: strength of the correction, in [0, 2] as in Theorem 5.1, or a schedule. The projector
-        with alpha = 1 and a good eigenvector takes away all descent along it, above 1 it climbs,
-        and training can diverge: the safe range is alpha < 1, and a constant outside it warns. The
-        paper finds its best results at 0.2, and 0.1 to 0.4 stable.
+      alpha: strength of the correction, in [0, 2] as in Theorem 5.1, or a schedule. With a good
+        eigenvector alpha = 1 takes away all descent along it, above 1 the step climbs, and training
+        can diverge (Eq. 11 wherever ``<u, v> > 0``): the safe range is alpha < 1, and a constant
+        outside it warns. The paper finds its best results at 0.2, and 0.1 to 0.4 stable.
       eigenvector: tracker of the eigenvector, `power_iteration`, `oja` or `subspace`.
       correction: ``"signed"`` is Eq. 11 as printed, ``"projector"`` Theorem 5.1's.
       normalize: normalise the gradient (Eq. 9); Theorem 5.1 does not.
       axis_name: name of a `jax.shard_map` axis to average gradients and Hessian products over.
       per_device: perturb with each device's own gradient (m-sharpness), see `sam`; the eigenvector
-        is that of all examples. Not with `oja` or `subspace`, whose product has one perturbation.
+        is that of all examples. `oja` and `subspace` refuse it: their product is that of one
+        perturbation for all devices.
 
     Returns:
       A transformation with ``update(updates, state, params, *, grad_fn, curvature_grad_fn=None,
       refresh=None)`` and state `XSAMState`: ``updates`` is the gradient at ``params``,
       ``grad_fn(params)`` the gradient of the same mini-batch, ``curvature_grad_fn`` a gradient for
       Hessian products only, such as that of fewer examples, and ``refresh`` whether
-      `power_iteration` computes a new eigenvector, where that is not left to it. With ``alpha=0,
-      normalize=False`` it is SAM, with the curvature watched.
+      `power_iteration` computes a new eigenvector, where that is not left to it. (`oja` and
+      `subspace` take no products and look at neither.) With ``alpha=0, normalize=False`` it is SAM,
+      with the curvature watched. For what is not finite see `sam`.
 
     Raises:
       TypeError, ValueError: an argument that is out of its range.
@@ -103,7 +112,7 @@ def xsam(
     check_tracker(eigenvector, per_device)
     _checks.choice("correction", correction, ("signed", "projector"))
     _checks.boolean("normalize", normalize)
-    if correction == "projector" and not callable(alpha) and not isinstance(alpha, jax.core.Tracer):
+    if not callable(alpha) and not isinstance(alpha, jax.core.Tracer):
         _warn_of_no_descent(float(alpha))
 
     def init(params: chex.ArrayTree) -> XSAMState:
@@ -113,15 +122,12 @@ def xsam(
         )
 
     def ascent(step: Ascent, state: XSAMState) -> tuple[_linalg.Scaled, XSAMState]:
-        pair = Eigenpair(state.eigenvector, state.eigenvalue, state.memory)
-        v, value, memory = eigenvector.before(step, pair, state.count)
-        state = state._replace(eigenvector=v, eigenvalue=value, memory=memory)
-        return _linalg.scaled_to(radius(state.count), step.own), state
+        pair = eigenvector.before(step, pair_of(state), state.count)
+        return _linalg.scaled_to(radius(state.count), step.own), with_pair(state, pair)
 
     def descent(step: Descent, state: XSAMState) -> tuple[chex.ArrayTree, XSAMState]:
-        pair = Eigenpair(state.eigenvector, state.eigenvalue, state.memory)
-        step, (v, value, memory), known = after_step(eigenvector, step, pair)
-        state = kept(step, state._replace(eigenvector=v, eigenvalue=value, memory=memory))
+        step, pair, known = after_step(eigenvector, step, pair_of(state))
+        state = kept(step, with_pair(state, pair))
         v = state.eigenvector
         projection = projected(step, v, known)
         norm = _linalg.norm(step.grads_adv)
@@ -142,9 +148,9 @@ def xsam(
 def _warn_of_no_descent(alpha: float) -> None:
     if alpha >= 1:
         warnings.warn(
-            f"alpha = {alpha:g} with correction='projector' leaves no descent along the "
-            "eigenvector, and training can diverge: the safe range is alpha < 1, as in Theorem "
-            "5.1's bound, and the paper finds 0.1 to 0.4 stable",
+            f"alpha = {alpha:g} leaves no descent along the eigenvector, and training can diverge: "
+            "the safe range is alpha < 1. (The paper's Theorem 5.1 allows [0, 2], but its bound "
+            "holds below 1 only; its experiments find 0.1 to 0.4 stable.)",
             UserWarning,
             stacklevel=3,
         )

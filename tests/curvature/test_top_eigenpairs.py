@@ -81,6 +81,14 @@ class TestTopEigenpairs:
         with pytest.raises(ValueError, match="start must have the shapes of params"):
             eigenpairs_of(matrix, start=np.ones(size + 1))
 
+    def test_a_start_of_several_dtypes(self) -> None:
+        params = {"a": jnp.ones(2, jnp.bfloat16), "b": jnp.ones(2, jnp.float32)}
+        gradient = lambda w: jax.tree.map(lambda leaf: 2 * leaf, w)
+        found = curvature.top_eigenpairs(gradient, params, num_matvecs=1, start=params, key=KEY)
+        np.testing.assert_allclose(found.values, [2.0], rtol=1e-6)
+        for leaf in jax.tree.leaves(found.vectors):
+            np.testing.assert_allclose(leaf, [[0.5, 0.5]], rtol=1e-6)
+
     def test_a_start_whose_norm_overflows_its_dtype(self) -> None:
         """Else it would be as if there were none."""
         size = 100_000  # norm 316, its square above what float16 holds

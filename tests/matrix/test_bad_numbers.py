@@ -59,6 +59,21 @@ def test_one_step_goes_wrong(name: str) -> None:
 
 
 @every_method
+def test_a_step_without_a_gradient_has_a_derivative(name: str) -> None:
+    tx = METHODS[name].optimizer()
+    weights = {"a": jnp.array([3.0, 1.0]), "b": jnp.array([2.0])}
+    gradient = lambda w: jax.tree.map(jnp.multiply, weights, w)
+
+    def after(w: chex.ArrayTree) -> chex.Array:
+        updates, _ = tx.update(gradient(w), tx.init(w), w, grad_fn=gradient)
+        return sum(jnp.sum(leaf) for leaf in optax.apply_updates(w, updates).values())
+
+    derivative = jax.grad(after)(jax.tree.map(jnp.zeros_like, weights))
+    if "subspace" not in name:  # its docstring says so
+        chex.assert_tree_all_finite(derivative)
+
+
+@every_method
 def test_degenerate_quadratics(name: str) -> None:
     """No curvature at all, one eigenvalue for all directions, a flat direction, a zero radius."""
     w = {"a": jnp.array([1.0, -2.0]), "b": jnp.array([0.5])}
