@@ -7,8 +7,8 @@ from typing import Any
 import jax
 from jax.sharding import Sharding, SingleDeviceSharding
 
-from experiments.errors import UserError
 from experiments.files import make_folder, write_json
+from experiments.options import positive
 from experiments.results import versions
 from experiments.speed.steps import (
     BASELINE,
@@ -54,8 +54,7 @@ def steps_for(config: AbsentConfig, device: jax.Device) -> tuple[dict[str, Step]
     Raises:
         UserError: A step has no such name, or the folder cannot be written.
     """
-    if config.batch_size < 1:
-        raise UserError(f"--batch-size must be at least 1, not {config.batch_size}.")
+    positive("batch-size", config.batch_size)
     work = workload(config.model)
     # Without those that are compiled by an option of XLA:CPU.
     available = {name: s for name, s in all_steps(work).items() if s.compiler_options is None}

@@ -47,6 +47,6 @@ def no_end(out: Path, state: TrainState) -> str:
     bad, last = int(state.bad_steps), int(state.step)
     return (
         f"loss or update not finite {bad} times in a row, first in step {last - bad + 1}: the "
-        f"state before it is in the checkpoint {checkpoint.place_of(out, last)}, and the same "
-        "command with a larger --max-bad-steps goes on from there."
+        f"state before it is in the checkpoint {checkpoint.place_of(out, last)}, from which "
+        "experiments.train goes on with a larger --max-bad-steps."
     )

@@ -195,6 +195,8 @@ def _damage(place: Path) -> str | None:
         expected, found = json.loads((place / _SUMS).read_text()), _checksums(place)
     except (OSError, ValueError) as error:
         return f"{_SUMS}: {error}"
+    if not isinstance(expected, dict):
+        return f"{_SUMS} is not what was written"
     if expected == found:
         return None
     name = next(n for n in {**expected, **found} if expected.get(n) != found.get(n))

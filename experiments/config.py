@@ -72,8 +72,8 @@ class _Common:
     augment: bool = True
     """Random crops and flips of the training images, as the data set allows them."""
     alpha: float = 0.2
-    """xsam: how much of the gradient's component along the eigenvector is taken away; eigen_sam:
-    how far the perturbation leans towards the eigenvector."""
+    """xsam and all xsam_*: how much of the gradient's component along the eigenvector is taken
+    away; eigen_sam: how far the perturbation leans towards the eigenvector."""
     gsam_alpha: float = 0.4
     """gsam: weight of the component that minimizes the surrogate gap."""
     wsam_gamma: float = 0.9
@@ -111,7 +111,7 @@ class _Common:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(_Common):
-    """Train a network and record its accuracy and curvature. None takes the default described."""
+    """What a user may say of a run. What is None takes the default that its text names."""
 
     epochs: int | None = None
     """Passes over the training images (None: 200 as in the paper; digits 24)."""

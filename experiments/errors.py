@@ -1,8 +1,10 @@
 """What a user can put right is told in one sentence, without a traceback."""
 
 import io
+import os
 import re
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
@@ -24,16 +26,33 @@ class BadNumbers(UserError):  # noqa: N818 - it is what the numbers are
 
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Turn a `UserError` into one line on stderr and its exit status, Ctrl-C into status 130."""
+    """Turn a `UserError` into one line on stderr and its exit status, Ctrl-C into status 130.
+
+    And an output that nobody reads any more into 141, as of other programs in a pipe.
+    """
     for stream in (sys.stdout, sys.stderr):
         # A bar or a lambda in an encoding that lacks it becomes a question mark.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        yield
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes it once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.status) from None
+    except (RuntimeError, AssertionError) as error:
+        *_, last = traceback.extract_tb(error.__traceback__)
+        if not last.filename.endswith("xla_bridge.py"):
+            raise
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        print(f"error: JAX finds no device for JAX_PLATFORMS={asked}. {error}", file=sys.stderr)
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
@@ -56,6 +75,8 @@ def command_line(options: Any, program: str, description: str | None = None) -> 
     if description is not None:
         # It joins the lines of a paragraph: a command becomes one of its own.
         description = re.sub(r"\n+(?=python -m)", "\n\n", description)
+        # A command that goes on in the next line of the source has its indentation inside.
+        description = re.sub(r"(?<=\S) {3,}(?=[^\s#])", " ", description)
     said = io.StringIO()
     try:
         with redirect_stderr(said):

@@ -5,9 +5,10 @@ python -m experiments.figures curves     # Fig. 2, loss, accuracy and sharpness 
 python -m experiments.figures spectrum   # Fig. 3, top eigenvalues and spectral density
 python -m experiments.figures alpha      # Fig. 4, test accuracy over alpha
 
-Each writes a picture and its numbers into runs/figures. As they stand they take the digits, and
-minutes on two cores; results/figures/README.md has the commands of the committed pictures, their
-times and what to expect. Runs are kept in the same folder: a second call does only what is missing.
+Each writes a picture and its numbers into runs/figures. By default they train on the digits, which
+takes minutes on two cores; results/figures/README.md has the commands of the committed pictures,
+their times and what to expect. Runs are kept in the same folder: a second call does only what is
+missing.
 """
 
 from typing import Annotated

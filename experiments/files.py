@@ -33,6 +33,17 @@ def make_folder(folder: Path) -> None:
             pass
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse a folder of results that cannot be made, before they are, and make none.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    place = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise UserError(f"--out {folder} cannot be written: {place} is no folder to write in.")
+
+
 @contextmanager
 def locked(place: Path, in_use: str) -> Iterator[None]:
     """Keep other processes out of a file or a folder.

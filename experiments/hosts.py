@@ -62,6 +62,9 @@ def joined(
     if coordinator is None:
         yield
         return
+    port = coordinator.rpartition(":")[2]
+    if coordinator != CLUSTER and not (port.isdecimal() and 0 < int(port) < 2**16):
+        raise UserError(f"--coordinator must be ADDRESS:PORT or {CLUSTER}, not {coordinator}.")
     one = "a process" if process_id is None else f"process {process_id} of {num_processes}"
     sentinel = _sentinel(one)
     try:

@@ -34,13 +34,15 @@ def refuse_ignored(config: TrainConfig) -> None:
         config: What the user said.
 
     Raises:
-        UserError: An option that is not left at its default is for other methods, or for tests on
-            the test data and the run looks at none.
+        UserError: An option that is not left at its default is for other methods or data, or for
+            tests on the test data and the run looks at none.
     """
     for name, methods in _METHODS_OF.items():
         if config.method not in methods and getattr(config, name) != getattr(TrainConfig, name):
             raise UserError(
                 f"--{name.replace('_', '-')} is for {', '.join(methods)}, not for {config.method}."
             )
+    if config.data_dir is not None and config.dataset == "digits":
+        raise UserError("--data-dir is not for digits, which come with scikit-learn.")
     if config.validation_images is not None and config.test_images is not None:
         raise UserError("--test-images is not for a run with --validation-images, tested on those.")

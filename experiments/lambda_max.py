@@ -80,6 +80,8 @@ def measure(config: LambdaMaxConfig) -> dict[str, Any]:
             "--images, --start-images, --batch-size, --num-matvecs and --start-matvecs must be at "
             "least 1."
         )
+    if config.start_images is None and config.start_matvecs != LambdaMaxConfig.start_matvecs:
+        raise UserError("--start-matvecs is for a start from --start-images, and there are none.")
     for option, size in zip(("--images", "--start-images"), reversed(sizes), strict=False):
         if size % config.batch_size or size > len(data.train_images):
             raise UserError(

@@ -7,9 +7,16 @@ import sys
 import jax
 
 
+def cores() -> int:
+    """The CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def device() -> str:
     """The accelerator and the number of CPU cores."""
-    return f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores"
+    return f"{jax.devices()[0].device_kind}, {cores()} CPU cores"
 
 
 def peak_mib() -> float:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import chex
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -69,9 +71,7 @@ def build_method(
     def sometimes(when: Callable[[chex.Array], chex.Numeric]) -> optax.GradientTransformation:
         """X-SAM in some steps, whose direction has norm one like the gradient's in the others."""
         method = xsam(rho, c.alpha, eigenvector=oja(c.oja_rate), normalize=False)
-        return optax.chain(
-            optax.transforms.conditionally_transform(method, when), optax.contrib.normalize()
-        )
+        return optax.chain(optax.transforms.conditionally_transform(method, when), _normalized())
 
     power = power_iteration(c.refresh_every, c.power_iters, warm_start=c.warm_start, seed=seed)
     sharpness_aware: dict[Method, Callable[[], optax.GradientTransformation]] = {
@@ -89,7 +89,7 @@ def build_method(
         "normalized_sam": lambda: xsam(rho, 0.0, eigenvector=oja(c.oja_rate)),
         "xsam_random": lambda: xsam(rho, c.alpha, eigenvector=random_vector(c.refresh_every, seed)),
         "xsam_lanczos": lambda: xsam(rho, c.alpha, eigenvector=lanczos(c.refresh_every)),
-        "normalized_sgd": optax.contrib.normalize,
+        "normalized_sgd": _normalized,
         "xsam_late": lambda: sometimes(lambda step: step >= c.late_start * total_steps),
         "xsam_sparse": lambda: sometimes(lambda step: step % c.sparse_every == 0),
         # What is special about it is the gradient it is given, see `train_step`.
@@ -97,6 +97,18 @@ def build_method(
     }
     # Methods of a single gradient must accept grad_fn as well.
     return optax.with_extra_args_support(optax.chain(sharpness_aware[c.method](), base))
+
+
+def _normalized() -> optax.GradientTransformation:
+    """`optax.contrib.normalize`, but what is zero stays zero, as with `xsam`, and is not NaN."""
+    divide = optax.contrib.normalize()
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        zero = optax.tree.norm(updates) == 0
+        unit, state = divide.update(updates, state, params)
+        return jax.tree.map(lambda u, g: jnp.where(zero, g, u), unit, updates), state
+
+    return optax.GradientTransformation(divide.init, update)
 
 
 def gradients_per_step(config: Mapping[str, Any]) -> float:

@@ -68,13 +68,13 @@ def report_of(
     loss, accuracy = np.asarray(metrics.loss)[:done], np.asarray(metrics.accuracy)[:done]
     good = ~np.isnan(loss)
     measured = [line for line in history if line.lambda_max is not None]
-    eigenvalue = optax.tree.get(state.opt_state, "eigenvalue")
-    if eigenvalue is None and measured:
-        eigenvalue = measured[-1].lambda_max
-    alignment = optax.tree.get(state.opt_state, "alignment")
-    angle = measured[-1].angle if measured else None
-    if alignment is not None:
-        angle = math.degrees(math.acos(min(abs(float(alignment)), 1.0)))
+    eigenvalue, angle = (measured[-1].lambda_max, measured[-1].angle) if measured else (None, None)
+    estimate = optax.tree.get(state.opt_state, "eigenvalue")
+    if estimate is not None and float(estimate) != 0:  # a tracker's 0 is that it knows none
+        eigenvalue = float(estimate)
+        alignment = optax.tree.get(state.opt_state, "alignment")
+        if alignment is not None:
+            angle = math.degrees(math.acos(min(abs(float(alignment)), 1.0)))
     return Report(
         epoch=epoch + 1,
         epochs=epochs,
@@ -82,7 +82,7 @@ def report_of(
         steps=epochs * steps,
         loss=float(loss[good].mean()) if good.any() else math.nan,
         accuracy=100 * float(accuracy[good].mean()) if good.any() else math.nan,
-        eigenvalue=None if eigenvalue is None else float(eigenvalue),
+        eigenvalue=eigenvalue,
         angle=angle,
         test_accuracy=history[-1].test_accuracy if history else None,
     )

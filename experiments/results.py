@@ -120,6 +120,15 @@ def open_run(config: ResolvedConfig, held: ExitStack) -> None:
         write_json(out / "config.json", config.to_json())
 
 
+def finished(config: ResolvedConfig) -> bool:
+    """Whether the run's directory holds it, finished."""
+    try:
+        theirs = identity(json.loads((config.out / "config.json").read_text()))
+    except (OSError, ValueError, AttributeError):
+        return False
+    return theirs == identity(config.to_json()) and (config.out / "result.json").exists()
+
+
 def _refuse_other_run(config: ResolvedConfig) -> None:
     file = config.out / "config.json"
     if not file.exists():

@@ -15,8 +15,8 @@ class Stopped(Exception):  # noqa: N818 - it is no error
 def graceful_stop() -> Iterator[Callable[[], bool]]:
     """Take SIGINT (Ctrl-C) and SIGTERM for the wish to stop, and `Stopped` for its fulfilment.
 
-    The first signal is noted, a second SIGINT interrupts at once. A `Stopped` becomes one line on
-    stderr and exit status 130 after SIGINT, 0 after SIGTERM.
+    The first signal is noted, a second one of either interrupts at once. A `Stopped` becomes one
+    line on stderr and exit status 130 after SIGINT, 0 after SIGTERM.
 
     Yields:
         Whether there was a signal.
@@ -26,7 +26,11 @@ def graceful_stop() -> Iterator[Callable[[], bool]]:
     def note(number: int, frame: FrameType | None) -> None:
         del frame
         received.append(number)
-        signal.signal(signal.SIGINT, before[signal.SIGINT])
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -36,5 +40,4 @@ def graceful_stop() -> Iterator[Callable[[], bool]]:
         # Another process of the run may have received it.
         raise SystemExit(130 if signal.SIGINT in received[:1] else 0) from None
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore()

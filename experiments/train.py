@@ -1,9 +1,11 @@
 """Train a network on small images with X-SAM or a method it is compared with.
 
-``python -m experiments.train`` trains the six-layer CNN on scikit-learn's digits with X-SAM;
-``--help`` explains every option. The same from Python: ``train(TrainConfig(method="sam"))``. Ctrl-C
-and SIGTERM finish the step and save the run; the same command, or one after any other end, goes on
-from the last checkpoint.
+python -m experiments.train                 # X-SAM, six-layer CNN, digits: 20 seconds on two cores
+python -m experiments.train --method sam --model mlp --seed 1
+
+The same from Python: train(TrainConfig(method="sam")). Ctrl-C and SIGTERM finish the step and save
+the run; the same command, or one after any other end, goes on from the last checkpoint. An option
+that is None takes the default that its text names.
 """
 
 import time
@@ -32,6 +34,7 @@ from experiments.results import (
     EpochMetrics,
     Result,
     canonical,
+    finished,
     open_run,
     versions,
     write_metrics,
@@ -194,7 +197,7 @@ def _run(
 
 @dataclass(frozen=True, kw_only=True)
 class _Command:
-    """Train a network and record its accuracy and curvature. None takes the default described."""
+    """Train a network and record its accuracy and curvature."""
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
     devices: int | None = None
@@ -214,12 +217,19 @@ class _Command:
 def main() -> None:
     """Run the command line."""
     with exit_on_user_error():
-        command = command_line(_Command, "experiments.train")
+        command = command_line(_Command, "experiments.train", __doc__)
         with joined(command.coordinator, command.num_processes, command.process_id):
             resolved = everywhere(partial(resolve, command.config))
             everywhere(partial(refuse_ignored, command.config))
             devices = everywhere(partial(choose, command.devices, fsdp=command.fsdp))
             writes = jax.process_index() == 0
+            if first(partial(finished, resolved)):
+                if writes:
+                    print(
+                        f"{resolved.out} holds this run, finished: remove it, or name another "
+                        "--out, to train again"
+                    )
+                return
             bar = progress_bar() if writes else nullcontext()
             with graceful_stop() as stopping, bar as progress:
                 result = train(

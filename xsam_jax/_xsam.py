@@ -149,8 +149,8 @@ def _warn_of_no_descent(alpha: float) -> None:
     if alpha >= 1:
         warnings.warn(
             f"alpha = {alpha:g} leaves no descent along the eigenvector, and training can diverge: "
-            "the safe range is alpha < 1. (The paper's Theorem 5.1 allows [0, 2], but its bound "
-            "holds below 1 only; its experiments find 0.1 to 0.4 stable.)",
+            "the safe range is alpha < 1. (The paper's Theorem 5.1 allows [0, 2], its experiments "
+            "find 0.1 to 0.4 stable.)",
             UserWarning,
             stacklevel=3,
         )

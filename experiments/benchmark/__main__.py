@@ -40,9 +40,11 @@ from experiments.benchmark.protocol import (
 )
 from experiments.benchmark.runner import execute
 from experiments.config import DatasetName, Method, ModelName
+from experiments.data import load
 from experiments.errors import UserError, command_line, exit_on_user_error
 from experiments.files import make_folder
-from experiments.plots.options import distinct, positive, seeds
+from experiments.machine import cores
+from experiments.options import distinct, positive, seeds
 from experiments.report.render import write_report
 
 
@@ -55,15 +57,16 @@ class BenchmarkConfig:
     ]
     """The protocol."""
     methods: tuple[Method, ...] | None = None
-    """Methods."""
+    """Methods (None: the preset's)."""
     models: tuple[ModelName, ...] | None = None
-    """Networks."""
+    """Networks (None: the preset's)."""
     datasets: tuple[DatasetName, ...] | None = None
-    """Data sets."""
+    """Data sets (None: the preset's)."""
     seeds: tuple[int, ...] | None = None
-    """Seeds of the runs that count."""
+    """Seeds of the runs that count (None: the preset's)."""
     tuning_seeds: tuple[int, ...] | None = None
-    """Seeds of every trial; the trials are judged by their mean over these."""
+    """Seeds of every trial, by the mean over which it is judged; other ones than --seeds (None: the
+    preset's)."""
     jobs: int | None = None
     """Runs at a time (None: one a core, one on a GPU); fewer where the memory does not allow it."""
     data_dir: Path | None = None
@@ -78,7 +81,8 @@ def protocol_of(config: BenchmarkConfig) -> Protocol:
     """The preset with the options' changes.
 
     Raises:
-        UserError: A list is empty or names something twice, or nothing is tuned.
+        UserError: A list is empty or names something twice, nothing is tuned, or hyperparameters
+            would be chosen on seeds that count.
     """
     protocol = PRESETS[config.preset]
     changes: dict[str, tuple[Any, ...]] = {}
@@ -95,6 +99,11 @@ def protocol_of(config: BenchmarkConfig) -> Protocol:
         if tuning is None:
             raise UserError(f"--tuning-seeds is not for {config.preset}, which tunes nothing.")
         tuning = replace(tuning, seeds=config.tuning_seeds)
+    if tuning is not None and (both := {*tuning.seeds} & {*changes.get("seeds", protocol.seeds)}):
+        raise UserError(
+            f"--seeds and --tuning-seeds must have no seed in common, not {sorted(both)[0]}: the "
+            "hyperparameters would be chosen on runs that count."
+        )
     settings = {**protocol.settings, "data_dir": config.data_dir}
     return replace(protocol, settings=settings, tuning=tuning, **changes)  # type: ignore[arg-type]
 
@@ -116,7 +125,8 @@ def run_benchmark(protocol: Protocol, out: Path, jobs: int) -> list[str]:
     make_folder(out)
     with store.locked(out):
         failures = _run_missing(protocol, out, jobs)
-        write_report(out)
+        if any(line["stage"] == "final" for line in store.read(out)):
+            write_report(out)
     return failures
 
 
@@ -179,13 +189,17 @@ def missing(protocol: Protocol, stage: str, lines: list[Line], out: Path) -> lis
     ]
     known = {but_for_the_seed(run.fields) for run in planned}
     of_plan = {run.cell for run in planned}
+    seeds_of_plan = {run.config.seed for run in planned}
     for line in lines:
         here = line["stage"] == stage and cell_of(line) in of_plan
-        if here and but_for_the_seed(line["config"]) not in known:
+        # More seeds that count make a better mean; trials have those that judge them.
+        other_seed = stage == "tuning" and line["config"]["seed"] not in seeds_of_plan
+        if here and (other_seed or but_for_the_seed(line["config"]) not in known):
             dataset, model, method = cell_of(line)
             raise UserError(
                 f"--out {out} holds {stage} runs of {method}, {model} on {dataset}, with other "
-                "options or hyperparameters than this benchmark's: name another folder."
+                "options, hyperparameters or tuning seeds than this benchmark's: name another "
+                "folder."
             )
     finished = {line["key"] for line in lines}
     return [run for run in planned if run.key not in finished]
@@ -206,17 +220,20 @@ def main() -> None:
         # Each process would take three quarters of a GPU, this one too, which only asks for it.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         on_cpu = jax.default_backend() == "cpu"
-        jobs = config.jobs or ((os.cpu_count() or 1) if on_cpu else 1)
+        jobs = config.jobs or (cores() if on_cpu else 1)
         out = config.out or Path("runs/benchmark", config.preset)
         if config.dry_run:
             print(estimate(protocol, store.read(out), jobs))
             return
+        for dataset in protocol.datasets:
+            load(dataset, config.data_dir)  # what is missing is said once, not by every run
         # As Ctrl-C: workers left behind would go on.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         started = time.perf_counter()
         failures = run_benchmark(protocol, out, jobs)
         minutes = (time.perf_counter() - started) / 60
-        print(f"{minutes:.1f} minutes, report in {out / 'report.html'}")
+        if (out / "report.html").exists():
+            print(f"{minutes:.1f} minutes, report in {out / 'report.html'}")
         for failure in failures:
             print(f"failed: {failure}", file=sys.stderr)
         if failures:

@@ -86,8 +86,9 @@ class Planned(NamedTuple):
         return Cell(self.config.dataset, self.config.model, self.config.method)
 
 
-# A line of results.jsonl.
+# A line of results.jsonl, and the columns of its epochs.
 Line = Mapping[str, Any]
+CURVES = ("train_loss", "test_loss", "test_accuracy", "lambda_max")
 
 
 def cells(protocol: Protocol) -> list[Cell]:
@@ -132,15 +133,15 @@ def final_runs(protocol: Protocol, cell: Cell, lines: Iterable[Line]) -> list[Pl
         lines: Finished runs.
 
     Returns:
-        One run a seed; none if no trial has all its seeds.
+        One run a seed; none before all trials are finished, so that all methods have as many.
     """
     chosen: Mapping[str, Any] = {}
     if protocol.tuning is not None:
         trials = {run.key for run in tuning_runs(protocol, cell)}
-        best = choose([line for line in lines if line["key"] in trials], len(protocol.tuning.seeds))
-        if best is None:
+        finished = [line for line in lines if line["key"] in trials]
+        if len(finished) < len(trials):
             return []
-        chosen = best
+        chosen = choose(finished)
     return [
         Planned("final", replace(_config(protocol, cell, seed), **chosen))
         for seed in protocol.seeds
@@ -153,26 +154,21 @@ def points(tuning: Tuning) -> list[tuple[float, float]]:
     return [(_between(x, tuning.learning_rate), _between(y, tuning.rho)) for x, y in unit.tolist()]
 
 
-def choose(trials: Iterable[Line], seeds: int) -> dict[str, float] | None:
+def choose(trials: Iterable[Line]) -> dict[str, float]:
     """The learning rate and radius of the highest mean validation accuracy.
 
     Args:
-        trials: Finished trials of a method.
-        seeds: Of each: one of which a run failed is not judged by the others.
+        trials: All trials of a method.
 
     Returns:
-        ``learning_rate`` and ``rho``; of equal accuracies that of the lower loss. None without any
-        complete trial.
+        ``learning_rate`` and ``rho``; of equal accuracies that of the lower loss.
     """
-    found: dict[tuple[float, float], list[tuple[float, float]]] = {}
+    scores: dict[tuple[float, float], list[tuple[float, float]]] = {}
     for line in trials:
         config, result = line["config"], line["result"]
         loss = math.inf if result["test_loss"] is None else result["test_loss"]
         point = config["learning_rate"], config["rho"]
-        found.setdefault(point, []).append((result["test_accuracy"], -loss))
-    scores = {point: values for point, values in found.items() if len(values) == seeds}
-    if not scores:
-        return None
+        scores.setdefault(point, []).append((result["test_accuracy"], -loss))
 
     def mean(point: tuple[float, float]) -> tuple[float, ...]:
         return tuple(

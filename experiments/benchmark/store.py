@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import files
-from experiments.benchmark.protocol import Line
+from experiments.benchmark.protocol import CURVES, Line
 from experiments.errors import UserError
 
 FILE = "results.jsonl"
@@ -55,12 +55,19 @@ def _run_of(text: str) -> Line | None:
         known = (
             {"key", "stage", "revision", "cpu_seconds"} <= line.keys()
             and {"dataset", "model", "method", "seed"} <= config.keys()
-            and {"versions", "steps"} <= result.keys()
+            and {"versions", "steps", "train_loss", "test_loss", "lambda_max", "trace"}
+            <= result.keys()
             and isinstance(result["test_accuracy"], (int, float))
+            and (line["stage"] == "tuning" or _curves_of(line) == {config["epochs"]})
         )
     except (ValueError, AttributeError, TypeError, KeyError):
         return None
     return line if known else None
+
+
+def _curves_of(line: Line) -> set[int]:
+    """The lengths of a final run's curves."""
+    return {len(line["epochs"][name]) for name in CURVES}
 
 
 @contextmanager

@@ -16,12 +16,13 @@ from tempfile import TemporaryDirectory
 from threading import Event, Thread
 from typing import Any
 
+import jax
+
+from experiments.benchmark.protocol import CURVES
 from experiments.config import TrainConfig
 from experiments.errors import UserError
 from experiments.machine import peak_mib
 from experiments.train import train
-
-_CURVES = ("train_loss", "test_loss", "test_accuracy", "lambda_max")
 
 
 def encode(config: TrainConfig) -> str:
@@ -41,8 +42,8 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
     """Train once.
 
     Returns:
-        The result, the columns of its epochs, CPU seconds and the process's peak memory so far;
-        or the error.
+        The result, the columns of its epochs, how many steps were left out because they were not
+        finite, where it ran, CPU seconds and the process's peak memory so far; or the error.
     """
     cpu = time.process_time()
     with TemporaryDirectory() as folder:
@@ -61,7 +62,9 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
         finished = json.loads((out / "result.json").read_text())
     return {
         "result": finished | {"steps": result.steps},
-        "epochs": {name: [_short(epoch[name]) for epoch in epochs] for name in _CURVES},
+        "epochs": {name: [_short(epoch[name]) for epoch in epochs] for name in CURVES},
+        "bad_steps": sum(len(epoch["bad_steps"]) for epoch in epochs),
+        "platform": jax.default_backend(),
         "cpu_seconds": round(time.process_time() - cpu, 2),
         "peak_mib": round(peak_mib()),
     }

@@ -7,7 +7,8 @@ import numpy as np
 
 from experiments.config import TrainConfig, resolve
 from experiments.errors import UserError
-from experiments.plots.options import FigureOptions, distinct, size_of_runs, train_config
+from experiments.options import distinct
+from experiments.plots.options import FigureOptions, size_of_runs, train_config
 from experiments.plots.output import COLORS, MARKERS, new_figure, write_figure, write_table
 from experiments.plots.runs import run_once
 

@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from experiments.config import resolve
-from experiments.plots.options import FigureOptions, positive, size_of_runs, train_config
+from experiments.options import positive
+from experiments.plots.options import FigureOptions, size_of_runs, train_config
 from experiments.plots.output import COLORS, new_figure, write_figure, write_table
 from experiments.plots.runs import arrays, read_arrays, run_once
 from experiments.sharpness import fold
@@ -149,15 +150,12 @@ def make(options: Angle) -> None:
     positive("every", options.every)
     positive("num-matvecs", options.num_matvecs)
     name = f"angles-{options.every}-{options.num_matvecs}.npz"
+    rho = resolve(train_config(options, method="sam")).rho
+    # One for all seeds: a run is compiled anew for another one.
+    watch = partial(observe, rho=rho, every=options.every, num_matvecs=options.num_matvecs)
     rows, tables = [], []
     for seed in options.seeds:
         config = train_config(options, method="sam", seed=seed, curvature_every=0)
-        watch = partial(
-            observe,
-            rho=resolve(config).rho,
-            every=options.every,
-            num_matvecs=options.num_matvecs,
-        )
         run = run_once(config, options.runs, observe=watch, save={name: _measurements})
         table = Measured(*read_arrays(run.out / name, Measured._fields))
         tables.append(table)

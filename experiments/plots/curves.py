@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from experiments.config import Method
-from experiments.plots.options import FigureOptions, distinct, size_of_runs, train_config
+from experiments.options import distinct
+from experiments.plots.options import FigureOptions, size_of_runs, train_config
 from experiments.plots.output import COLORS, DASHES, MARKERS, new_figure, write_figure, write_table
 from experiments.plots.runs import Run, run_once, weights
 

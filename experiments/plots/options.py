@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config import DatasetName, ModelName, TrainConfig, resolve
-from experiments.errors import UserError
+from experiments.files import check_folder
+from experiments.options import seeds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,43 +62,13 @@ def train_config(options: FigureOptions, **changes: Any) -> TrainConfig:
 
 
 def check(options: FigureOptions) -> None:
-    """Refuse seeds that are none, not distinct or out of range.
+    """Refuse seeds that are none, not distinct or out of range, and a folder that is none.
 
     Raises:
         UserError: They are.
     """
     seeds("seeds", options.seeds)
-
-
-def distinct(name: str, values: tuple[Any, ...]) -> None:
-    """Refuse a list that is empty or names something twice.
-
-    Raises:
-        UserError: It does; the text names the option.
-    """
-    if not values or len(set(values)) < len(values):
-        raise UserError(f"--{name} must be one or more different values.")
-
-
-def seeds(name: str, values: tuple[int, ...]) -> None:
-    """Refuse seeds that are none, not distinct or not in [0, 2**32).
-
-    Raises:
-        UserError: They are; the text names the option.
-    """
-    distinct(name, values)
-    if not all(0 <= value < 2**32 for value in values):
-        raise UserError(f"--{name} must be in [0, 2**32), not {', '.join(map(str, values))}.")
-
-
-def positive(name: str, value: int) -> None:
-    """Refuse a number below 1.
-
-    Raises:
-        UserError: It is; the text names the option.
-    """
-    if value < 1:
-        raise UserError(f"--{name} must be at least 1, not {value}.")
+    check_folder(options.out)
 
 
 def size_of_runs(options: FigureOptions) -> str:

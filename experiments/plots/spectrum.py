@@ -13,9 +13,10 @@ from experiments.data import load_for
 from experiments.errors import UserError
 from experiments.files import write_atomically
 from experiments.network import Batch, Network, build_network
+from experiments.options import positive
 from experiments.plots import curves
 from experiments.plots.curves import Curves
-from experiments.plots.options import positive, size_of_runs, train_config
+from experiments.plots.options import size_of_runs, train_config
 from experiments.plots.output import COLORS, DASHES, MARKERS, new_figure, write_figure, write_table
 from experiments.plots.runs import arrays, read_arrays, read_weights
 from experiments.sharpness import fixed_subset, subset_gradient

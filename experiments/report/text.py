@@ -64,7 +64,7 @@ def report(lines: Sequence[Line], pictures: dict[str, bytes]) -> str:
         parts += [
             f"## {where}",
             _accuracy_table(dataset, model, runs, verdicts),
-            _findings(verdicts),
+            " ".join([_findings(verdicts), *_left_out(runs)]),
             f"![Test accuracy, {where}]({stem}-accuracy.png)",
             *_what_the_vector_adds(runs),
             "### Curvature and cost",
@@ -102,8 +102,10 @@ def _head(lines: Sequence[Line]) -> str:
         f"revision {revisions}; {versions}.\n\n"
         "Accuracies are in percent, mean ± standard deviation over n seeds. The difference to SAM "
         "is that of runs with the same seed, with its 95% bootstrap interval (10,000 resamples). "
-        "A bootstrap over few seeds is too narrow, so a difference is called better or worse only "
-        "if the paired t-test agrees, Holm-corrected over the methods of the table, at 5%."
+        "A bootstrap over few seeds is too narrow, and the interval is that of one comparison, so "
+        "a difference is called better or worse only if the paired t-test agrees, Holm-corrected "
+        "over the methods of the table, at 5%. Both take the hyperparameters as they are: the luck "
+        "of a search is not in them."
     )
 
 
@@ -152,6 +154,22 @@ def _findings(verdicts: Verdicts) -> str:
     return " ".join(sentences) if verdicts else "There are no pairs of runs to compare with SAM."
 
 
+def _left_out(runs: Runs) -> list[str]:
+    """Which runs had steps whose loss or update was not finite, and which changed nothing."""
+    numbers = {
+        method: sum(
+            # Earlier versions did not count them.
+            line.get("bad_steps", 0) > 0 or line["result"]["train_loss"] is None
+            for line in lines
+        )
+        for method, lines in runs.items()
+    }
+    named = [f"{m} {number} of {len(runs[m])}" for m, number in numbers.items() if number]
+    if not named:
+        return []
+    return [f"Runs in which steps that were not finite were left out: {', '.join(named)}."]
+
+
 def _what_the_vector_adds(runs: Runs) -> list[str]:
     verdicts = _verdicts(
         {method: lines for method, lines in runs.items() if method in (_CONTROL, *_WITH_A_VECTOR)},
@@ -175,29 +193,26 @@ def _curvature_table(runs: Runs) -> str:
     rows = []
     for method, lines in runs.items():
         values = [
-            _plus_minus(_summary_of(lines, "lambda_max"), 3),
-            _plus_minus(_summary_of(lines, "trace"), 1),
-            _plus_minus(_summary_of(lines, "train_loss"), 4),
+            _mean_of(lines, "lambda_max", 3),
+            _mean_of(lines, "trace", 1),
+            _mean_of(lines, "train_loss", 4),
         ]
         ratio = f"{costs[method] / costs[_BASELINE]:.2f}" if _BASELINE in costs else ""
         rows.append((method, *values, f"{gradients_per_step(lines[0]['config']):.2f}", ratio))
-    return (
-        _table(
-            (
-                "method",
-                "lambda_max",
-                "trace",
-                "training loss",
-                "gradients a step",
-                "CPU time to SAM's",
-            ),
-            rows,
-        )
-        + "\n\nlambda_max and trace are the Hessian's on a fixed training subset at the end. "
-        "Gradients a step count a Hessian product as two. The CPU time is that of whole runs, "
-        "compilation and measurements included, several at a time on the machine: it says less "
-        "than `experiments.speed`."
+    header: tuple[str, ...] = ("method", "lambda_max", "trace", "training loss", "gradients a step")
+    text = (
+        "lambda_max and trace are the Hessian's on a fixed training subset at the end; where some "
+        "runs have none, as after a loss that was not finite, it is said of how many the mean is. "
+        "Gradients a step count a Hessian product as two."
     )
+    # On an accelerator the CPU only hands out the work.
+    if all(line.get("platform", "cpu") == "cpu" for lines in runs.values() for line in lines):
+        header = (*header, "CPU time to SAM's")
+        text += (
+            " The CPU time is that of whole runs, compilation and measurements included, several "
+            "at a time on the machine: it says less than `experiments.speed`."
+        )
+    return f"{_table(header, [row[: len(header)] for row in rows])}\n\n{text}"
 
 
 def _hyperparameters(runs: Runs, trials: Sequence[Line]) -> str:
@@ -232,14 +247,15 @@ def _chosen(value: float, tried: Set[float]) -> str:
     return f"{value:g} ({'lowest' if value == min(tried) else 'highest'} tried)"
 
 
-def _summary_of(lines: Sequence[Line], name: str) -> Summary | None:
+def _mean_of(lines: Sequence[Line], name: str, digits: int) -> str:
     values = [line["result"][name] for line in lines if line["result"][name] is not None]
-    return summarize(values) if values else None
-
-
-def _plus_minus(summary: Summary | None, digits: int) -> str:
-    if summary is None:
+    if not values:
         return ""
+    mean = _plus_minus(summarize(values), digits)
+    return mean if len(values) == len(lines) else f"{mean} ({len(values)} of {len(lines)})"
+
+
+def _plus_minus(summary: Summary, digits: int) -> str:
     if math.isnan(summary.deviation):
         return f"{summary.mean:.{digits}f}"
     return f"{summary.mean:.{digits}f} ± {summary.deviation:.{digits}f}"

@@ -19,7 +19,7 @@ from experiments.batches import check_batch_size
 from experiments.errors import UserError, command_line, exit_on_user_error
 from experiments.files import damaged, make_folder, read_json, write_json
 from experiments.machine import device
-from experiments.plots.options import distinct, positive, seeds
+from experiments.options import distinct, positive, seeds
 from experiments.results import versions
 from experiments.tracking.candidates import all_watchers
 from experiments.tracking.report import write_report
@@ -95,11 +95,14 @@ def measure(config: TrackingConfig) -> None:
     write_report(config.out, watchers)
 
 
+_FIELDS = {"setting", "seed", "options", "quality", "cosine"}  # what the report reads
+
+
 def _refuse_other_options(folder: Path, sizes: Sizes) -> None:
     # The report averages all that are there.
     for file in sorted(folder.glob("*.json")):
         found = read_json(file)
-        if not isinstance(found, dict) or "options" not in found:
+        if not isinstance(found, dict) or not found.keys() >= _FIELDS:
             raise damaged(file)
         if found["options"] != sizes._asdict():
             raise UserError(f"{file} is a run of other options: name another folder with --out.")

@@ -20,16 +20,14 @@ from xsam_jax import channels_last
 
 
 def test_time_of_a_step() -> None:
-    assert COMPARED.keys() == {*IMAGES, TEXT}
-
     def free(*names: str) -> tuple[float, float]:
         return ends(steps(name)[step]["ratio"] for name in names for step in FREE)
 
     says(COST, "Hessian products, take # to # times the time of optax's SAM,", *free(*IMAGES))
     says(COST, "on the small transformer they take # to #.", *free(TEXT))
     says(README, "Hessian products take # to # times the time of optax's SAM", *free(*IMAGES))
-    says(README, "and # to # on a transformer, in", *free(TEXT))
-    says(README, "nothing beside it, # rounds", SPEED["resnet18"]["rounds"])
+    says(README, "and # to # on a transformer, with", *free(TEXT))
+    says(README, "which we ran nothing beside it, # rounds", SPEED["resnet18"]["rounds"])
     means = {name: mean_ratio(name) for name in COMPARED}
     says(
         COST,
@@ -106,16 +104,17 @@ def test_time_on_a_gpu() -> None:
         *(*sam, *oja, *subspace, *whole, *two),
     )
     over = [end - 1 for end in (*oja, *subspace)]
-    says(COST, "They are # to # of SAM's step for Oja's rule and # to # for `subspace()`", *over)
+    sentence = "are # to # of the step of optax's SAM for Oja's rule and # to # for `subspace()`"
+    says(COST, sentence, *over)
     says(
         COST,
-        "refreshes takes # to # longer than SAM's:",
-        *(end - 1 for end in ratios(BETWEEN)),
+        "refreshes takes # to # times the time of optax's SAM:",
+        *ratios(BETWEEN),
     )
     says(
         COST,
-        "has no branch and takes # to # longer,",
-        *(end - 1 for end in ratios(CHOSEN_BETWEEN)),
+        "has no branch and takes # to # times it,",
+        *ratios(CHOSEN_BETWEEN),
     )
     says(
         COST,
@@ -182,8 +181,8 @@ def test_large_transformer() -> None:
     )
     says(
         COST,
-        "in a single round; # GiB at the peak of a process that holds four compiled steps' results",
+        "in three rounds; # GiB at the peak of a process that holds four compiled steps' results",
         SPEED["transformer_large"]["peak_resident_mib"] / 1024,
     )
-    assert SPEED["transformer_large"]["rounds"] == 1
+    assert SPEED["transformer_large"]["rounds"] == 3
     assert len(found) == 4

@@ -38,6 +38,16 @@ def test_memory_of_a_step() -> None:
     }
     more = state["xsam, subspace"] - state["xsam, oja"]
     says(README, "three more copies of the parameters than `oja()`, here # MiB.", more)
+    whole = {
+        name: row["compiled"]["temporary_mib"] + row["compiled"]["argument_mib"]
+        for name, row in steps("resnet18").items()
+        if row["compiled"]
+    }
+    says(
+        README,
+        "ResNet-18 needs # times the memory of optax's SAM with `oja()` and # times with",
+        *(whole[name] / whole[BASELINE] for name in ("xsam, oja", "xsam, subspace")),
+    )
     both = [memory_mib(TEXT)[name] for name in ("sam", BASELINE)]
     says(COST, "There `sam` needs # MiB and optax's SAM #:", *both)
     says(COST, "optax's SAM # MiB on the transformer.", both[1])

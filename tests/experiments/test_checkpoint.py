@@ -24,7 +24,7 @@ from experiments.config import TrainConfig
 from experiments.errors import UserError
 from experiments.results import CHECKPOINTS
 from experiments.step import StepMetrics, TrainState
-from experiments.stopping import Stopped
+from experiments.stopping import Stopped, graceful_stop
 from experiments.train import train
 from tests.experiments.conftest import Fails
 
@@ -101,7 +101,11 @@ def _flip(file: Path) -> None:
     file.write_bytes(content)
 
 
-@pytest.mark.parametrize("harm", [_truncate, _flip, Path.unlink])
+def _null(file: Path) -> None:
+    file.write_text("null")
+
+
+@pytest.mark.parametrize("harm", [_truncate, _flip, Path.unlink, _null])
 def test_any_damaged_file_is_named_and_the_checkpoint_before_it_taken(
     harm: Callable[[Path], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -210,6 +214,19 @@ def test_signals(number: int, status: int, tmp_path: Path) -> None:
     assert "stopped after step" in errors
     assert "Traceback" not in errors
     assert list((out / CHECKPOINTS).iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_interrupts_at_once(number: int) -> None:
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        with graceful_stop() as stopping:
+            signal.raise_signal(number)
+            assert stopping()
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(number)
+    finally:
+        signal.signal(number, before)
 
 
 @pytest.mark.slow

@@ -232,6 +232,7 @@ def test_cells(tmp_path: Path) -> None:
         (["spectrum", "--k", "9", "--spectrum-matvecs", "8"], "--k must be at most"),
         (["alpha", "--alphas", "3"], "--alphas must be in [0, 2], not 3."),
         (["alpha", "--dataset", "fashion_mnist", "--data-dir", "."], "apt-get install"),
+        (["curves", "--out", "/dev/null/figures"], "cannot be written: /dev/null is no folder"),
     ],
 )
 def test_wrong_options(

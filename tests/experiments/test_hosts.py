@@ -148,6 +148,10 @@ def test_the_others_signal_stops_this_process_too(
             "--process-id from 0 to the number before it, not 2 and 2",
         ),
         (["--coordinator=cluster"], "--coordinator cluster: "),
+        *(
+            ([f"--coordinator={wrong}", "--num-processes=2", "--process-id=0"], "ADDRESS:PORT")
+            for wrong in ("host", "host:0", "host:99999", "host:x")
+        ),
     ],
 )
 def test_options(options: list[str], words: str, fails: Fails) -> None:

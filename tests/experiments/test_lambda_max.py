@@ -48,6 +48,7 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fa
     assert "--images must be a multiple" in fails(main, [*options, "--images", "100"])
     assert "--start-images must be a multiple" in fails(main, [*options, "--start-images", "100"])
     assert "at least 1" in fails(main, [*options, "--num-matvecs", "0"])
+    assert "--start-matvecs is for a start" in fails(main, [*options, "--start-matvecs", "7"])
     monkeypatch.setattr(sys, "argv", ["program", *options, "--images", "128"])
     main()
     (file,) = tmp_path.iterdir()

@@ -106,6 +106,15 @@ def test_cheap_methods_are_xsam_in_some_steps(
     assert norm == pytest.approx(rate, rel=1e-5)
 
 
+@pytest.mark.parametrize("method", get_args(Method))
+def test_a_zero_gradient_is_a_zero_step(method: Method) -> None:
+    zero = lambda params: jax.tree.map(jnp.zeros_like, params)
+    config = resolve(TrainConfig(method=method, weight_decay=0.0))
+    tx = build_method(config, total_steps=10)
+    update, _ = tx.update(zero(PARAMS), tx.init(PARAMS), PARAMS, grad_fn=zero)
+    chex.assert_trees_all_equal(update, zero(PARAMS))
+
+
 # Here a part of the batch makes no difference, and Lanczos takes a product a dimension at most.
 @pytest.mark.parametrize("method", sorted(set(get_args(Method)) - {"xsam_part", "xsam_lanczos"}))
 def test_gradients_are_as_many_as_they_are_said_to_be(method: Method) -> None:

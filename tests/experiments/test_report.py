@@ -1,16 +1,19 @@
 """The statistics of a report: intervals that cover, comparisons that are not too sure."""
 
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from experiments.benchmark.protocol import Line
+from experiments.benchmark.protocol import CURVES, Line
+from experiments.config import Method, TrainConfig, resolve
 from experiments.errors import UserError
 from experiments.report.published import published
 from experiments.report.render import write_report
 from experiments.report.statistics import Difference, holm, paired, summarize, verdict
 from experiments.report.text import report
+from experiments.results import identity
 
 
 def test_summary() -> None:
@@ -88,3 +91,42 @@ def test_published_numbers() -> None:
 def test_an_empty_folder_has_no_report(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no finished run"):
         write_report(tmp_path)
+
+
+def finals(method: str, **last: Any) -> list[Line]:
+    """Three runs; of the last one something is different."""
+    lines: list[Line] = []
+    for seed in range(3):
+        result = {"test_accuracy": 90.0 + seed, "versions": {}, "steps": 10, "trace": None}
+        config = TrainConfig(method=cast("Method", method), seed=seed, epochs=2)
+        line: dict[str, Any] = {
+            "stage": "final",
+            "revision": "r",
+            "cpu_seconds": 1.0,
+            "config": identity(resolve(config).to_json()),
+            "result": result | {"train_loss": 0.5, "test_loss": 0.5, "lambda_max": 3.0},
+            "epochs": {name: [1.0, 1.0] for name in CURVES},
+        }
+        if seed == 2:
+            for name, value in last.items():
+                (line["result"] if name in line["result"] else line)[name] = value
+        lines.append(line)
+    return lines
+
+
+def test_means_say_of_how_many_they_are() -> None:
+    text = report([*finals("sam"), *finals("sgd", lambda_max=None, train_loss=None)], {})
+    assert "| sgd | 3.000 ± 0.000 (2 of 3) |  | 0.5000 ± 0.0000 (2 of 3) |" in text
+    assert "| sam | 3.000 ± 0.000 |  | 0.5000 ± 0.0000 |" in text
+
+
+def test_runs_with_steps_left_out_are_named() -> None:
+    assert "were left out" not in report(finals("sam"), {})
+    diverged = finals("sgd", train_loss=None)
+    text = report([*finals("sam"), *diverged, *finals("gsam", bad_steps=4)], {})
+    assert "not finite were left out: sgd 1 of 3, gsam 1 of 3." in text
+
+
+def test_cpu_time_is_that_of_runs_on_a_cpu() -> None:
+    assert "CPU time to SAM's" in report(finals("sam"), {})
+    assert "CPU time to SAM's" not in report(finals("sam", platform="gpu"), {})

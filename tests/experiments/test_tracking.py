@@ -88,6 +88,15 @@ def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str], fails: Fails)
         assert "mlp-1.json is a run of other options" in message
 
 
+def test_a_damaged_run_is_named(tmp_path: Path, fails: Fails) -> None:
+    file = tmp_path / "runs" / "mlp-1.json"
+    file.parent.mkdir()
+    record = {"setting": "mlp", "seed": 1, "options": SIZES._asdict(), "quality": {}}
+    file.write_text(json.dumps(record))
+    message = fails(main, ["--settings", "mlp", "--seeds", "1", "--out", str(tmp_path)])
+    assert "mlp-1.json is damaged" in message
+
+
 def test_pareto_front() -> None:
     points = [(2.0, 0.8), (2.0, 0.9), (2.1, 0.85), (3.0, 0.95), (4.0, 0.95)]
     assert pareto_front(points) == ([2.0, 3.0], [0.9, 0.95])

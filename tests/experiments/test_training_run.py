@@ -72,6 +72,11 @@ def test_same_seed_same_numbers_and_finished_runs_are_safe(
     assert str(out) in printed.replace("\n", "")
     assert f"{json.loads((out / 'result.json').read_text())['test_accuracy']:.2f} %" in printed
 
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    main()
+    assert "holds this run, finished: remove it" in capsys.readouterr().out
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+
     config = TrainConfig(method="sgd", epochs=2, curvature_every=0, batch_size=100, seed=3)
     again = train(TrainConfig(**{**vars(config), "out": tmp_path / "api"}))
     assert again.lambda_max is None
@@ -81,7 +86,6 @@ def test_same_seed_same_numbers_and_finished_runs_are_safe(
 
     assert numbers(out) == numbers(tmp_path / "api")
 
-    before = {file.name: file.read_bytes() for file in out.iterdir()}
     with pytest.raises(UserError, match="finished run with other values of seed, learning_rate"):
         train(TrainConfig(**{**vars(config), "out": out, "seed": 4, "learning_rate": 0.2}))
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before
@@ -150,6 +154,14 @@ def test_runs_share_a_program_and_no_numbers(tmp_path: Path) -> None:
     assert len({result.test_loss for result in (first, *others)}) == 4
     _program.cache_clear()
     assert run("compiled anew") == first
+
+
+def test_progress_has_the_measured_curvature_of_a_method_that_knows_none(tmp_path: Path) -> None:
+    reports: list[Report] = []
+    config = replace(SMALL, method="xsam_random", curvature_every=1, out=tmp_path)
+    result = train(config, progress=reports.append, draw=False)
+    assert reports[0].eigenvalue is None
+    assert reports[-1].eigenvalue == pytest.approx(result.lambda_max)
 
 
 def test_trace(tmp_path: Path) -> None:
