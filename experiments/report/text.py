@@ -202,7 +202,8 @@ def _curvature_table(runs: Runs) -> str:
     header: tuple[str, ...] = ("method", "lambda_max", "trace", "training loss", "gradients a step")
     text = (
         "lambda_max and trace are the Hessian's on a fixed training subset at the end; where some "
-        "runs have none, as after a loss that was not finite, it is said of how many the mean is. "
+        "runs have none, as after a loss that was not finite, it is said of how many the mean is, "
+        "and the curves leave the epoch out. "
         "Gradients a step count a Hessian product as two."
     )
     # On an accelerator the CPU only hands out the work.
