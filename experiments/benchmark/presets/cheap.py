@@ -7,7 +7,7 @@ others being normalised SGD's; both follow the eigenvector by Oja's rule. xsam_p
 gradient of a quarter of the batch and takes its Hessian products from it too.
 
 Hardware: two cores of an Intel Xeon. Runtime: 3 minutes (5 of CPU time), 1,024 runs for the tuning
-and 160 that count. Expected (results/cheap): SAM 95.9 %, X-SAM 96.4 %, xsam_late 96.4 %,
+and 160 that count. Expected (results/cheap): SAM 95.9 %, X-SAM 96.3 %, xsam_late 96.4 %,
 xsam_sparse 96.2 %, xsam_part 96.5 %, normalised SGD 95.9 %.
 """
 
