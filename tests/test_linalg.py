@@ -117,6 +117,12 @@ def test_reciprocal_of_zero_is_zero_and_so_is_its_derivative() -> None:
     np.testing.assert_array_equal(slopes, [-0.25, 0, -16])
 
 
+def test_root_of_zero_is_zero_and_so_is_its_derivative() -> None:
+    x = jnp.array([-1.0, 0.0, 4.0])
+    np.testing.assert_array_equal(_linalg.root(x), [np.nan, 0, 2])
+    np.testing.assert_array_equal(jax.vmap(jax.grad(_linalg.root))(x[1:]), [0, 0.25])
+
+
 def test_reciprocal_computes_no_infinity_on_the_way() -> None:
     with jax.debug_infs(True):
         assert _linalg.reciprocal(jnp.zeros(())) == 0
