@@ -81,6 +81,8 @@ def test_small_leaves_are_one_sum_and_no_sum_is_small(sizes: list[int], sums: in
         ((256, 31), None),  # rows that are too short
         ((4, 64, 32), 32),
         ((3, 3, 64, 128), 64),  # the input features of a convolution
+        ((3, 3, 32, 256), 32),
+        ((3, 3, 3, 64, 128), 64),
         ((4, 64, 4, 128), 128),
         ((3, 3, 64, 8), 64),
         ((SMALL,), None),

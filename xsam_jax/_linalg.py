@@ -178,7 +178,7 @@ def _sums(products: chex.Array, *, by_rows: bool = False) -> chex.Array:
     # Memory runs along the last axis; in a convolution kernel's gradient, as cuDNN computes it,
     # along the one before.
     axis = -2 if products.ndim > 3 and products.shape[-2] >= _ROW else -1
-    if by_rows and products.ndim > 1 and products.shape[axis] >= _ROW:
+    if by_rows and products.shape[axis] >= _ROW:
         return jnp.sum(products, axis).reshape(-1)
     return jnp.sum(products).reshape(1)
 
