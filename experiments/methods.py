@@ -101,14 +101,13 @@ def build_method(
 
 def _normalized() -> optax.GradientTransformation:
     """`optax.contrib.normalize`, but what is zero stays zero, as with `xsam`, and is not NaN."""
-    divide = optax.contrib.normalize()
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        zero = optax.tree.norm(updates) == 0
-        unit, state = divide.update(updates, state, params)
-        return jax.tree.map(lambda u, g: jnp.where(zero, g, u), unit, updates), state
+    def unit(updates: Any, params: Any) -> Any:
+        del params
+        norm = optax.tree.norm(updates)
+        return jax.tree.map(lambda g: jnp.where(norm == 0, g, g / norm), updates)
 
-    return optax.GradientTransformation(divide.init, update)
+    return optax.stateless(unit)
 
 
 def gradients_per_step(config: Mapping[str, Any]) -> float:

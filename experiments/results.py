@@ -121,23 +121,31 @@ def open_run(config: ResolvedConfig, held: ExitStack) -> None:
 
 
 def finished(config: ResolvedConfig) -> bool:
-    """Whether the run's directory holds it, finished."""
+    """Whether the run's directory holds it, finished.
+
+    Raises:
+        UserError: The directory cannot be read.
+    """
+    with writing(f"--out {config.out}"):
+        mine = _identity_in(config.out) == identity(config.to_json())
+        return mine and (config.out / "result.json").exists()
+
+
+def _identity_in(out: Path) -> dict[str, Any] | None:
+    """That of a directory's config.json, empty if no run wrote it, None without one."""
+    file = out / "config.json"
+    if not file.exists():
+        return None
     try:
-        theirs = identity(json.loads((config.out / "config.json").read_text()))
-    except (OSError, ValueError, AttributeError):
-        return False
-    return theirs == identity(config.to_json()) and (config.out / "result.json").exists()
+        return identity(json.loads(file.read_text()))
+    except (ValueError, AttributeError):
+        return {}
 
 
 def _refuse_other_run(config: ResolvedConfig) -> None:
-    file = config.out / "config.json"
-    if not file.exists():
+    mine, theirs = identity(config.to_json()), _identity_in(config.out)
+    if theirs is None:
         return
-    mine = identity(config.to_json())
-    try:
-        theirs = identity(json.loads(file.read_text()))
-    except (ValueError, AttributeError):
-        theirs = {}
     if theirs.keys() != mine.keys():
         raise UserError(
             f"--out {config.out} holds a config.json of another program or version: name another "

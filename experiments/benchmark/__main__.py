@@ -124,14 +124,15 @@ def run_benchmark(protocol: Protocol, out: Path, jobs: int) -> list[str]:
     """
     make_folder(out)
     with store.locked(out):
-        failures = _run_missing(protocol, out, jobs)
-        if any(line["stage"] == "final" for line in store.read(out)):
+        lines = store.read(out)
+        failures = _run_missing(protocol, out, jobs, lines)
+        if any(line["stage"] == "final" for line in lines):
             write_report(out)
     return failures
 
 
-def _run_missing(protocol: Protocol, out: Path, jobs: int) -> list[str]:
-    lines = store.read(out)
+def _run_missing(protocol: Protocol, out: Path, jobs: int, lines: list[Line]) -> list[str]:
+    """Add the lines of what is missing; what failed, a sentence each."""
     store.mend(out)
     failures: list[str] = []
     revision = store.revision()

@@ -91,7 +91,10 @@ class TestHvp:
     def test_forward_derivative_of_a_custom_vjp(self) -> None:
         squares = jax.custom_vjp(lambda w: w**2)
         squares.defvjp(lambda w: (squares(w), w), lambda w, cotangent: (2 * w * cotangent,))
-        with pytest.raises(TypeError, match="must be differentiable in forward mode"):
+        message = (
+            "grad_fn, or curvature_grad_fn where that is given, must be differentiable in forward"
+        )
+        with pytest.raises(TypeError, match=message):
             curvature.hvp(lambda w: jax.jacfwd(squares)(w) @ w, jnp.ones(2), jnp.ones(2))
 
     def test_other_type_errors_pass(self) -> None:
