@@ -49,7 +49,7 @@ _NO_KERNELS = {
 class KernelsConfig(AbsentConfig):
     """Options of the compilations."""
 
-    out: Path = Path("results/kernels")
+    out: Path = Path("runs/kernels")
     """Folder of the result, a JSON file named after model and batch size."""
 
 

@@ -56,7 +56,7 @@ class LambdaMaxConfig:
     """Dimension of the space in which that one is found."""
     data_dir: Path | None = None
     """Directory of the data set, see experiments.train."""
-    out: Path = Path("results/curvature")
+    out: Path = Path("runs/curvature")
     """Folder of the measurement, a JSON file named after platform, model, data set and images."""
 
 

@@ -31,7 +31,7 @@ class PlannedConfig(AbsentConfig):
 
     topology: str = "v5e:2x2"
     """TPUs of which one is compiled for, such as v6e:2x2."""
-    out: Path = Path("results/planned")
+    out: Path = Path("runs/planned")
     """Folder of the result, a JSON file named after topology, model and batch size."""
 
 

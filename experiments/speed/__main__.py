@@ -65,7 +65,7 @@ class SpeedConfig:
     """Steps of the epoch that is run as one scan and as a loop; 0 leaves it out."""
     steps: tuple[str, ...] | None = None
     """Names of the steps to be measured beside SAM in optax (None: all)."""
-    out: Path = Path("results/speed")
+    out: Path = Path("runs/speed")
     """Folder of the measurement, a JSON file named after platform, model and batch size."""
 
 

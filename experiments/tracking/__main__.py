@@ -49,7 +49,7 @@ class TrackingConfig:
     """Dimension of the Krylov space of v_1."""
     data_dir: Path | None = None
     """Directory of the data sets, see experiments.train."""
-    out: Path = Path("results/tracking")
+    out: Path = Path("runs/tracking")
     """Folder of the runs, the table and the figure."""
 
 
