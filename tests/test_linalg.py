@@ -125,6 +125,18 @@ def test_root_of_zero_is_zero_and_so_is_its_derivative() -> None:
     np.testing.assert_array_equal(jax.vmap(jax.grad(_linalg.root))(x[1:]), [0, 0.25])
 
 
+def test_a_unit_vector_has_norm_one_or_zero_however_small_the_numbers() -> None:
+    """Of numbers near 1e-19 some have a square in float32 and others have none."""
+    normal = jnp.asarray(np.random.default_rng(0).normal(size=10_000), jnp.float32)
+    exponents = np.arange(-149, 0, dtype=np.float32)
+    units = jax.vmap(lambda exponent: _linalg.unit(normal * jnp.exp2(exponent)))(exponents)
+    norms = np.linalg.norm(np.asarray(units, float), axis=1)
+    known = norms > 0
+    np.testing.assert_array_equal(known, exponents >= min(exponents[known]))
+    assert -64 < min(exponents[known]) < -54
+    np.testing.assert_allclose(norms[known], 1, atol=0.05)
+
+
 def test_reciprocal_computes_no_infinity_on_the_way() -> None:
     with jax.debug_infs(True):
         assert _linalg.reciprocal(jnp.zeros(())) == 0

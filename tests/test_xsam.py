@@ -230,6 +230,30 @@ def test_where_the_new_vector_is_not_finite_the_projection_is_on_the_old_one(tra
     np.testing.assert_allclose(projection(), g_adv @ pair.vector, rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "tracker", [xsam_jax.power_iteration(every=1), xsam_jax.oja(), xsam_jax.subspace(2)]
+)
+def test_no_direction_is_longer_than_one_however_small_the_gradient(tracker: Any) -> None:
+    """As after a batch that is learnt: its gradient passes 1e-19, where squares are lost."""
+    size = 10_000
+    curvatures = jnp.asarray(np.random.default_rng(0).normal(size=size), jnp.float32)
+    params = jnp.ones(size, jnp.float32)
+    tx = xsam_jax.xsam(0.05, 0.2, eigenvector=tracker, correction="projector")
+
+    def norms(exponent: chex.Array) -> tuple[chex.Array, chex.Array]:
+        gradient = lambda w: jnp.exp2(exponent) * curvatures * w
+        state = tx.init(params)
+        for _ in range(2):
+            direction, state = tx.update(gradient(params), state, params, grad_fn=gradient)
+        return direction, state.eigenvector
+
+    trees = jax.jit(jax.vmap(norms))(jnp.arange(-80, -40, dtype=jnp.float32))
+    for found in trees:
+        lengths = np.linalg.norm(np.asarray(found, float), axis=1)
+        assert lengths[-1] > 0.8
+        assert max(lengths) < 1.05
+
+
 @pytest.mark.parametrize("correction", ["signed", "projector"])
 @pytest.mark.parametrize("side", [-1.0, 1.0])
 @pytest.mark.filterwarnings("ignore:alpha = 1.5")

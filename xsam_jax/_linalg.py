@@ -78,8 +78,19 @@ def gram(*trees: chex.ArrayTree) -> chex.Array:
 
 
 def norm(tree: chex.ArrayTree) -> chex.Array:
-    """Euclidean norm over all leaves, a scalar of the statistics' dtype."""
-    return root(vdot(tree, tree))
+    """Euclidean norm over all leaves, a scalar of the statistics' dtype; see `length`."""
+    return length(vdot(tree, tree), tree)
+
+
+def length(squared: chex.Array, tree: chex.ArrayTree) -> chex.Array:
+    """The norm of a tree whose inner product with itself is known, and 0 where that is lost.
+
+    A number's square below the smallest normal one counts as 0. Where that may have happened to
+    more than a tenth of the sum, a vector divided by its root would be far longer than one.
+    """
+    numbers = sum(leaf.size for leaf in jax.tree.leaves(tree))
+    lost = 10 * numbers * float(np.finfo(squared.dtype).tiny)
+    return root(jnp.where(squared < lost, 0, squared))
 
 
 def root(x: chex.Array) -> chex.Array:

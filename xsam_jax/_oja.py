@@ -54,7 +54,7 @@ def oja(rate: chex.Numeric = 0.3) -> Tracker:
         squared_size, along, known, quotient = _linalg.vdots(
             (product, product), (x.tree, v), (v, v), (v, product)
         )
-        size, along = _linalg.root(squared_size), x.scale * along
+        size, along = _linalg.length(squared_size, product), x.scale * along
 
         weight = _linalg.ratio(jnp.where(known == 0, 1, rate * along), size)
         # ||v + weight * Hx|| by its inner products: the sum itself is passed over only once.

@@ -102,7 +102,7 @@ def subspace(size: int = 4, *, decay: chex.Numeric = 0.98, ridge: chex.Numeric =
         x, product = free_product(step)
         trees = (pair.vector, *pair.memory.others, product)
         inner = _linalg.gram(*trees, x.tree)
-        length = _linalg.root(inner[size, size])
+        length = _linalg.length(inner[size, size], product)
         scales = jnp.ones((size + 1,), length.dtype).at[size].set(_linalg.reciprocal(length))
         seen = _Seen(
             metric=jnp.outer(scales, scales) * inner[:-1, :-1],
