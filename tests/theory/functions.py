@@ -1,11 +1,14 @@
 """Functions with derivatives in closed form, and what else the theorems' tests share."""
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+import xsam_jax
 
 
 class Cosines(NamedTuple):
@@ -93,3 +96,24 @@ def leading_eigenpair(matrix: chex.Array) -> tuple[float, np.ndarray]:
 def order_of(sizes: np.ndarray, remainders: np.ndarray) -> float:
     """The exponent p of ``remainders ~ sizes**p``."""
     return float(np.polyfit(np.log(sizes), np.log(np.abs(remainders)), 1)[0])
+
+
+def unit_vector(size: int, seed: int) -> np.ndarray:
+    v = np.random.default_rng(seed).normal(size=size)
+    return v / np.linalg.norm(v)
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+@partial(jax.jit, static_argnames="correction")
+def corrected(grads: chex.Array, v: np.ndarray, alpha: float, correction: Any) -> chex.Array:
+    """X-SAM's direction for the same gradient everywhere and the eigenvector ``v``."""
+    # Between equal gradients Oja's rule has no product, and leaves the vector as it is.
+    method = xsam_jax.xsam(
+        0.1, alpha, eigenvector=xsam_jax.oja(), correction=correction, normalize=False
+    )
+    state = method.init(grads)._replace(eigenvector=jnp.asarray(v))
+    direction, _ = method.update(grads, state, grads, grad_fn=lambda w: grads)
+    return direction

@@ -1,22 +1,30 @@
 """Theorem 5.1: the norm of I - alpha v v^T, and the convergence of X-SAM.
 
-As printed it does not hold. Its constants "depend only on c_0", which is never defined. Its floor
+As printed it does not hold. Its constants depend "only on c_0", which is never defined. Its floor
 c_2 (1 + 2 alpha^2) has no unit, where a squared gradient has one (multiply f by a constant), and
-does not know rho. And for alpha >= 1 nothing keeps X-SAM from standing still, or from climbing,
-along v.
+does not know rho. D_rho = sup ||g_t - h_t||^2, which the theorem defines and does not use, would
+have both, but c_2 (1 + 2 alpha^2) D_rho is no bound either: for alpha >= 1 nothing keeps X-SAM from
+standing still, or from climbing, along v, whatever rho is.
 
 What holds, under the theorem's own assumptions and its step size, for alpha < 1:
 
-    mean ||grad f(x_t)||^2 <= (4 beta Delta / T + 3 sqrt(beta Delta sigma^2 / T) + beta^2 rho^2)
-                              / (1 - alpha).
+    mean ||grad f(x_t)||^2 <= (4 beta Delta / T + 3 sqrt(beta Delta sigma^2 / T) + D_rho)
+                              / (1 - alpha),
+
+and D_rho <= beta^2 rho^2 for X-SAM's own perturbation, which has ||eps_t|| = 1.
 
 Proof. P = I - alpha v v^T satisfies (1 - alpha) I <= P <= I, hence P^2 <= P. With beta-smoothness,
 E||P h_hat||^2 <= <h, P h> + sigma^2 and 2 <g, P h> = <g, P g> + <h, P h> - <g - h, P (g - h)>,
 
     E f(x') <= f(x) - eta <g, P h> + beta eta^2 / 2 (<h, P h> + sigma^2)
-            <= f(x) - eta (1 - alpha) / 2 ||g||^2 + eta / 2 beta^2 rho^2 + beta eta^2 sigma^2 / 2
+            <= f(x) - eta (1 - alpha) / 2 ||g||^2 + eta / 2 D_rho + beta eta^2 sigma^2 / 2
 
 for eta <= 1 / beta. Sum over t and insert eta.
+
+This is about the operator P on the gradient as it is, with noise that does not know the
+perturbation: xsam(correction="projector", normalize=False), and neither Eq. 9, nor Eq. 11, nor
+Algorithm 2's one mini-batch for both gradients. Each of these three takes away the unbiasedness on
+which the theorem rests (test_noise.py).
 """
 
 import math
@@ -33,13 +41,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 import xsam_jax
-from tests.theory.functions import Cosines, order_of, random_cosines
-
-
-def unit_vector(size: int, seed: int) -> np.ndarray:
-    v = np.random.default_rng(seed).normal(size=size)
-    return v / np.linalg.norm(v)
-
+from tests.theory.functions import Cosines, corrected, order_of, random_cosines, unit_vector
 
 unit_vectors = st.builds(unit_vector, st.integers(2, 6), st.integers(0, 1000))
 
@@ -89,17 +91,6 @@ class TestOperator:
         )
 
 
-@partial(jax.jit, static_argnames="correction")
-def corrected(grads: chex.Array, v: np.ndarray, alpha: float, correction: Any) -> chex.Array:
-    """X-SAM's direction for the same gradient everywhere and the eigenvector ``v``."""
-    method = xsam_jax.xsam(0.1, alpha, correction=correction, normalize=False)
-    state = method.init(grads)
-    # No refresh is due in this step.
-    state = state._replace(memory=jnp.int32(1), eigenvector=jnp.asarray(v))
-    direction, _ = method.update(grads, state, grads, grad_fn=lambda w: grads)
-    return direction
-
-
 def step_size(f: Cosines, w: chex.Array, sigma: float, steps: int) -> tuple[float, float, float]:
     """Theorem 5.1's ``(eta, beta, Delta)``, with upper bounds of the last two."""
     beta, delta = f.bound(2), float(f.loss(w)) + f.bound(0)
@@ -145,7 +136,7 @@ class TestConvergence:
     def test_falls_like_the_inverse_root_of_the_steps(self, alpha: float) -> None:
         f, w, sigma, rho = random_cosines(3), jnp.full(5, 0.5), 4.0, 1e-3
         keys = jax.random.split(jax.random.key(0), 16)
-        lengths, means = np.array([256, 1024, 4096]), []
+        lengths, means = np.array([128, 512, 2048]), []
         for steps in lengths:
             eta, beta, delta = step_size(f, w, sigma, int(steps))
             run = partial(
@@ -189,7 +180,10 @@ class TestCounterexamples:
 
     @pytest.mark.parametrize(("a", "rho"), [(10.0, 0.1), (1000.0, 0.1), (10.0, 1e-6)])
     def test_alpha_1_stands_still(self, a: float, rho: float) -> None:
-        """The mean is (a sin(1/2))^2 for all T; the printed bound tends to 3 c_2, for all a."""
+        """The mean is (a sin(1/2))^2 for all T.
+
+        The printed bound tends to 3 c_2, for all a, and with D_rho in it to 0 with rho.
+        """
         mean = jnp.mean(self.run(a, 1.0, 500, rho)[:, 0])
         np.testing.assert_allclose(mean, (a * np.sin(0.5)) ** 2, rtol=1e-12)
 
@@ -201,19 +195,3 @@ class TestCounterexamples:
     def test_alpha_below_1_converges(self) -> None:
         squared = self.run(10.0, 0.8, 500)[:, 0]
         assert jnp.mean(squared[250:]) < 1e-3 * squared[0]
-
-    def test_shared_batch_breaks_the_unbiasedness_that_is_assumed(self) -> None:
-        """E[h_hat | eps] = h fails for Algorithm 2, whose two gradients share their noise.
-
-        For f(x) = x^2 / 2 and noise xi of variance 1 the perturbation is rho sign(x + xi), and the
-        mean of h_hat - h = xi given a positive one is phi(x) / Phi(x), not 0.
-        """
-        x, rho = 0.3, 0.05
-        noise = np.random.default_rng(0).normal(size=200_000)
-        eps = np.sign(x + noise)
-        h_hat = (x + rho * eps) + noise
-        bias = np.mean((h_hat - (x + rho * eps))[eps > 0])
-        density = math.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
-        probability = (1 + math.erf(x / math.sqrt(2))) / 2
-        np.testing.assert_allclose(bias, density / probability, atol=0.01)
-        assert bias > 0.5

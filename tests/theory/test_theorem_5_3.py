@@ -4,9 +4,9 @@
 
 with epsilon >= ||(I - v_1 v_1.T) grad lambda_1|| holds: the first-order change is
 -eta <grad lambda_1, g>, grad lambda_1 the third derivative along (v_1, v_1). But orthogonality of g
-to v_1 is not what makes it small. That is the assumption on epsilon, about another vector, which
-nothing in X-SAM provides: in a valley whose steepness changes along its floor an orthogonal step
-attains the bound, and a step along v_1 changes lambda_1 at the second order only. So "the SAM
+to v_1 alone does not make it small. It takes the assumption on epsilon too, about another vector,
+which nothing in X-SAM provides: in a valley whose steepness changes along its floor an orthogonal
+step attains the bound, and a step along v_1 changes lambda_1 at the second order only. So "the SAM
 update has only a very limited effect" does not follow from orthogonality; if it did, it would hold
 for X-SAM, whose step at alpha = 1 is the orthogonal one.
 """
