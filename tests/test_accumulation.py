@@ -14,11 +14,6 @@ def _loss(params: chex.ArrayTree, batch: tuple[chex.Array, chex.Array]) -> chex.
     return problem_a.loss(params, *batch)
 
 
-def _micro_batches(count: int) -> tuple[chex.Array, chex.Array]:
-    x, y = problem_a.minibatch(0)
-    return x.reshape(count, -1, x.shape[1]), y.reshape(count, -1)
-
-
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 @pytest.mark.parametrize("count", [1, 4, 32])
 def test_gradient_of_the_one_big_batch(dtype: jnp.dtype, count: int) -> None:
@@ -37,33 +32,6 @@ def test_arrays_of_a_batch_may_differ_but_in_their_number() -> None:
     x, weights = jnp.array([[1.0, 2.0], [3.0, 5.0]]), jnp.array([[1.0, 1, 2], [1, 0, 1]])
     grad_fn = xsam_jax.mean_grad_fn(lambda w, b: w * jnp.sum(b[0]) * jnp.sum(b[1]), (x, weights))
     assert grad_fn(jnp.array(1.0)) == (3 * 4 + 8 * 2) / 2
-
-
-def test_step_of_the_one_big_batch() -> None:
-    params = problem_a.tree("init")
-    tx = xsam_jax.xsam(eigenvector=xsam_jax.power_iteration(iters=3))
-    accumulated = xsam_jax.mean_grad_fn(_loss, _micro_batches(4))
-    whole = problem_a.grad_fn(0)
-    results = [
-        tx.update(grad_fn(params), tx.init(params), params, grad_fn=grad_fn)
-        for grad_fn in (accumulated, whole)
-    ]
-    chex.assert_trees_all_close(results[0], results[1], rtol=0, atol=1e-6)
-
-
-def test_hessian_of_the_whole_data() -> None:
-    params = problem_a.tree("init")
-    arrays = problem_a.arrays()
-    batches = (jnp.asarray(arrays["data/x"]), jnp.asarray(arrays["data/y"]))
-    pairs = xsam_jax.curvature.top_eigenpairs(
-        xsam_jax.mean_grad_fn(_loss, batches), params, num_matvecs=60, key=jax.random.key(0)
-    )
-    dense = jax.hessian(
-        lambda flat: jnp.mean(jax.vmap(lambda x, y: problem_a.loss(unravel(flat), x, y))(*batches))
-    )
-    flat, unravel = jax.flatten_util.ravel_pytree(params)
-    expected = jnp.linalg.eigvalsh(dense(flat))[-1]
-    np.testing.assert_allclose(pairs.values[0], expected, rtol=1e-6)
 
 
 def test_memory_does_not_grow_with_the_number_of_batches() -> None:

@@ -126,7 +126,7 @@ def _gradient(model: Callable[..., chex.Array]) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_bit_identical(model: str) -> None:
+def test_the_same_numbers_and_where_the_kernel_is_the_same_the_same_bits(model: str) -> None:
     gradient, params = _gradient(MODELS[model]), _init()
     expected = jax.jit(xsam_jax.channels_last(gradient))(params, IMAGES)
     original = jax.jit(gradient)(params, IMAGES)

@@ -81,8 +81,3 @@ def test_only_a_refresh_that_may_be_due_is_a_branch(
 
     tx = xsam_jax.xsam(eigenvector=xsam_jax.power_iteration(every=every))
     assert branches(tx) == branches(xsam_jax.sam()) + more
-
-
-def test_power_iteration_alone_takes_products_of_its_own() -> None:
-    trackers = (xsam_jax.power_iteration(), xsam_jax.oja(), xsam_jax.subspace())
-    assert [tracker.free for tracker in trackers] == [False, True, True]

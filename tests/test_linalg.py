@@ -155,7 +155,10 @@ def test_float64_of_numpy_is_float32_without_64_bits() -> None:
         warnings.simplefilter("error")
         for tracker in (xsam_jax.power_iteration(start=w), xsam_jax.oja(), xsam_jax.subspace()):
             tx = xsam_jax.xsam(eigenvector=tracker)
-            direction, state = tx.update(gradient(w), tx.init(w), w, grad_fn=gradient)
+            update = lambda tx=tx: tx.update(gradient(w), tx.init(w), w, grad_fn=gradient)
+            direction, state = jax.eval_shape(update)
             assert direction.dtype == state.eigenvector.dtype == jnp.float32
-        pairs = xsam_jax.curvature.top_eigenpairs(gradient, w, key=jax.random.key(0))
+        pairs = jax.eval_shape(
+            lambda: xsam_jax.curvature.top_eigenpairs(gradient, w, key=jax.random.key(0))
+        )
         assert pairs.vectors.dtype == xsam_jax.curvature.angle(w, w).dtype == jnp.float32

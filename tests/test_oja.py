@@ -73,6 +73,30 @@ def test_rule(spectrum: list[float]) -> None:
     np.testing.assert_allclose(state.eigenvalue, value, rtol=1e-6)
 
 
+def test_of_directions_that_gradients_visit_one_at_a_time_it_finds_the_most_frequent() -> None:
+    """Not the one of the largest eigenvalue: the docstring's operator, with all its eigenvalues."""
+    matrix = jnp.diag(jnp.array([10.0, 1.0, 0.5]))
+    rng = np.random.default_rng(0)
+    x = np.eye(3)[rng.choice(2, size=2000, p=[0.3, 0.7])] + 0.02 * rng.normal(size=(2000, 3))
+    gradient = quadratic.grad_fn(matrix)
+    tx = xsam_jax.xsam(eigenvector=xsam_jax.oja())
+
+    def step(state: Any, x: chex.Array) -> tuple[Any, chex.Array]:
+        params = quadratic.tree(jnp.linalg.solve(matrix, x))
+        _, state = tx.update(gradient(params), state, params, grad_fn=gradient)
+        return state, quadratic.flat(state.eigenvector)
+
+    start = tx.init(quadratic.start(3))
+    _, vectors = jax.jit(lambda: jax.lax.scan(step, start, jnp.asarray(x)))()
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    images = x @ np.asarray(matrix)
+    operator = images.T @ (x / np.linalg.norm(images, axis=1, keepdims=True)) / len(x)
+    values, directions = np.linalg.eig(operator)
+    leading = np.real(directions[:, np.argmax(values)])
+    assert abs(leading[1]) > 0.99
+    assert jnp.mean(jnp.abs(vectors[200:] @ leading)) > 0.95
+
+
 def test_a_vector_that_is_cancelled() -> None:
     """With H = -1, rate 1 and v along x nothing but rounding errors is left of v + <x, v> h."""
     gradient = quadratic.grad_fn(-jnp.eye(5))

@@ -217,16 +217,21 @@ def on_two_devices(
     return found
 
 
+@functools.cache
+def on_one_device(method: str) -> tuple[chex.ArrayTree, Any]:
+    """The same of one device with the whole mini-batch."""
+    x, y = problem_a.minibatch(0)
+    gradient = jax.grad(lambda params: problem_a.loss(params, x, y))
+    steps = functools.partial(two_steps, METHODS[method](), gradient)
+    found: tuple[Any, Any] = jax.jit(steps)(problem_a.tree("init"))
+    return found
+
+
 @pytest.mark.parametrize("style", ["unchecked", "cast", "averaged"])
 @every_method
 def test_devices_take_the_steps_of_one_with_all_examples(method: str, style: str) -> None:
     tx = METHODS[method](axis_name=None if style == "averaged" else "data")
-    actual = on_two_devices(tx, style)
-    x, y = problem_a.minibatch(0)
-    gradient = jax.grad(lambda params: problem_a.loss(params, x, y))
-    expected = jax.jit(functools.partial(two_steps, METHODS[method](), gradient))(
-        problem_a.tree("init")
-    )
+    actual, expected = on_two_devices(tx, style), on_one_device(method)
     chex.assert_trees_all_close(actual[0], expected[0], rtol=0, atol=1e-12)
     # float32 fields in the state
     chex.assert_trees_all_close(actual[1], expected[1], rtol=0, atol=1e-5)

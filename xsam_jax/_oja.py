@@ -14,13 +14,14 @@ def oja(rate: chex.Numeric = 0.3) -> Tracker:
     SAM's gradients at w and at w + e give a product for free,
     ``(g_adv - g) / ||e|| = H e / ||e|| + O(||e||)``. With ``x = e / ||e||`` and
     ``h = Hx / ||Hx||`` every step makes ``v <- normalize(v + rate * <x, v> * h)``. In expectation
-    ``<x, v> Hx`` is ``H E[x x'] v``: a power iteration over mini-batches (Oja, 1982), on the
-    identity plus a multiple of ``H E[x x']``. So it follows the largest eigenvalue and not, as
-    power iteration on ``H`` does, the one of largest magnitude. It is that of ``H`` itself only as
-    far as the gradients' directions ``x`` visit all leading eigenvectors: one that they hardly
-    visit stays unseen, however large its eigenvalue. (In training they visit these the most, since
-    the gradient along an eigenvector grows with its eigenvalue: ``python -m experiments.tracking``
-    measures what is found.)
+    ``<x, v> h`` is ``H E[x x' / ||Hx||] v``: a power iteration over mini-batches (Oja, 1982), on
+    the identity plus a multiple of ``H E[x x' / ||Hx||]``. So it follows the largest eigenvalue and
+    not, as power iteration on ``H`` does, the one of largest magnitude. It is that of ``H`` itself
+    only as far as the gradients' directions ``x`` visit the leading eigenvector the most, since a
+    step counts alike however large its ``Hx``: among directions that gradients visit one at a time
+    the rule finds the one that is visited most often. (In training the gradient along an
+    eigenvector grows with its eigenvalue; ``python -m experiments.tracking`` measures what is
+    found.)
 
     Both gradients must be of the same loss, with the same random numbers: the masks of dropout with
     two keys differ by more than the curvature. Put the method first in the chain. A transformation

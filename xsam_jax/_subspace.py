@@ -43,13 +43,15 @@ def subspace(size: int = 4, *, decay: chex.Numeric = 0.98, ridge: chex.Numeric =
     one mini-batch and of the one direction of its gradient. Oja's rule forgets them at its rate;
     this tracker fits them. On ``size`` orthonormal vectors ``U`` the least-squares fit of
     ``h = M U'x`` over all steps, each of weight ``decay`` times that of the next, is ``M = N /
-    C``, with the sums ``N`` of ``h (U'x)'`` and ``C`` of ``(U'x)(U'x)'``. ``M`` stands for ``H
-    U``, so its span is one step of a block power iteration, and the symmetric part of the fitted
-    operator on it gives, by Rayleigh-Ritz, the order of the vectors: the first belongs to the
-    largest eigenvalue on the span, not to the one of largest magnitude. The span itself follows the
-    largest magnitudes: where ``size`` eigenvalues or more are negative and of larger magnitude than
-    the largest one, that one is lost (`oja` follows it). Of ``N`` only the part in the new subspace
-    is kept. So a step is::
+    C``, with the sums ``N`` of ``h (U'x)'`` and ``C`` of ``(U'x)(U'x)'``. Where all ``||Hx||`` are
+    alike, ``M`` is a multiple of ``H U``, so its span is one step of a block power iteration, and
+    the symmetric part of the fitted operator on it gives, by Rayleigh-Ritz, the order of the
+    vectors: the first belongs to the largest eigenvalue on the span, not to the one of largest
+    magnitude. (Where ``||Hx||`` depends on ``x`` it is as with `oja`: directions that gradients
+    visit one at a time have equal eigenvalues in ``M``.) The span itself follows the largest
+    magnitudes: where ``size`` eigenvalues or more are negative and of larger magnitude than the
+    largest one, that one is lost (`oja` follows it). Of ``N`` only the part in the new subspace is
+    kept. So a step is::
 
         N = decay U R + h (U'x)'                  C <- decay C + (U'x)(U'x)'
         M = N (C + ridge tr(C)/size I)^-1
@@ -63,7 +65,7 @@ def subspace(size: int = 4, *, decay: chex.Numeric = 0.98, ridge: chex.Numeric =
     costs ``(size + 1) (size + 4) / 2`` of them, and the state ``size`` copies of the parameters.
 
     Both gradients must be of the same loss, with the same random numbers, as for `oja`: put the
-    method first in the chain. What `oja` says of directions that no gradient visits, and of small
+    method first in the chain. What `oja` says of the directions that gradients visit, and of small
     radii, holds here too. The eigenvalue is fitted alike: ``value <- value + <v,x> (<v,Hx> -
     value <v,x>) / C_11``.
 

@@ -14,6 +14,12 @@ from xsam_jax._hessian import flat_hessian
 from xsam_jax._lanczos import tridiagonalize
 
 
+# The matrix is an argument, so that one compilation serves all spectra.
+@jax.jit
+def factors_of(matrix: chex.Array) -> tuple[chex.Array, chex.Array]:
+    return tridiagonalize(flat_hessian(quadratic(matrix), jnp.zeros_like(matrix[0])), 30, KEY)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 @pytest.mark.parametrize("rotate", [False, True])
 @pytest.mark.parametrize("name", SPECTRA)
@@ -23,8 +29,7 @@ def test_basis_is_orthonormal_and_projects(name: str, rotate: bool, dtype: Any) 
     matrix = with_spectrum(spectrum, dtype, rotate=rotate)
     # As those do who call it: a GPU multiplies float32 in TF32, which keeps ten bits.
     with jax.default_matmul_precision("highest"):
-        hessian = flat_hessian(quadratic(matrix), jnp.zeros(len(matrix), dtype))
-        basis, tridiagonal = tridiagonalize(hessian, 30, KEY)
+        basis, tridiagonal = factors_of(matrix)
         gram, projected = basis @ basis.T, basis @ matrix @ basis.T
     tolerance = 100 * float(jnp.finfo(dtype).eps)
     chex.assert_trees_all_close(gram, jnp.eye(30, dtype=dtype), atol=tolerance)

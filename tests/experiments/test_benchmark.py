@@ -143,7 +143,7 @@ def test_a_folder_with_other_runs_of_a_method_is_refused(stage: str, tmp_path: P
 
 @pytest.mark.slow
 def test_benchmark_resumes_and_reports(tmp_path: Path) -> None:
-    protocol = replace(TINY, methods=("sam", "xsam"))
+    protocol = replace(TINY, methods=("sgd", "sam"))
     assert run_benchmark(protocol, tmp_path, jobs=2) == []
     file = tmp_path / store.FILE
     lines = store.read(tmp_path)
@@ -155,7 +155,7 @@ def test_benchmark_resumes_and_reports(tmp_path: Path) -> None:
         assert item["result"]["trace"] is not None
 
     text = (tmp_path / "report.md").read_text()
-    assert "| xsam |" in text
+    assert "| sgd |" in text
     assert "± " in text
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 2

@@ -40,6 +40,7 @@ def tiny(tmp_path: Path) -> dict[str, Any]:
     return {
         "out": tmp_path / "out",
         "runs": tmp_path / "runs",
+        "model": "mlp",
         "epochs": 1,
         "batch_size": 20,
         "train_images": 60,
@@ -165,7 +166,7 @@ def test_curves_and_spectrum_share_their_runs(
     assert float(lines[0]["lambda_max"]) == pytest.approx(recorded["lambda_max"], rel=1e-5)
     assert float(lines[0]["test_loss"]) == pytest.approx(recorded["test_loss"], rel=1e-5)
     data = first_of_every_class(load("digits"), 60, 50)
-    network = build_network("simple_cnn", data, jax.random.key(5))
+    network = build_network("mlp", data, jax.random.key(5))
     params, stats = read_weights(out / "weights.npz", network)
     everything = Batch(jnp.asarray(data.train_images), jnp.asarray(data.train_labels))
     batch = jax.tree.map(lambda leaf: leaf[0], fixed_subset(everything, 30))

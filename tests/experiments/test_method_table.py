@@ -24,14 +24,18 @@ def loss(params: dict[str, jax.Array]) -> jax.Array:
 GRADS = jax.grad(loss)(PARAMS)
 
 
-def updates(method: Method, *, steps: int = 1, **options: float) -> dict[str, jax.Array]:
+def trajectory(method: Method, steps: int, **options: float) -> list[dict[str, jax.Array]]:
     tx = build_method(resolve(TrainConfig(method=method, **options)), total_steps=10)
-    state = tx.init(PARAMS)
+    update = jax.jit(lambda state: tx.update(GRADS, state, PARAMS, grad_fn=jax.grad(loss)))
+    state, updates = tx.init(PARAMS), []
     for _ in range(steps):
-        update, state = jax.jit(lambda s: tx.update(GRADS, s, PARAMS, grad_fn=jax.grad(loss)))(
-            state
-        )
-    return update
+        found, state = update(state)
+        updates.append(found)
+    return updates
+
+
+def updates(method: Method, **options: float) -> dict[str, jax.Array]:
+    return trajectory(method, 1, **options)[0]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +68,7 @@ def test_base_optimizer() -> None:
 
 
 def test_momentum_and_cosine() -> None:
-    update = updates("sgd", steps=2, learning_rate=0.3, momentum=0.5, weight_decay=0.0)
+    update = trajectory("sgd", 2, learning_rate=0.3, momentum=0.5, weight_decay=0.0)[1]
     factor = -0.3 * (1 + np.cos(np.pi / 10)) / 2 * 1.5
     np.testing.assert_allclose(update["w"], factor * GRADS["w"], rtol=1e-6)
 
@@ -95,14 +99,13 @@ def test_cheap_methods_are_xsam_in_some_steps(
 ) -> None:
     """Without momentum a step's length is the learning rate's, its direction one of two."""
     options |= {"momentum": 0.0, "weight_decay": 0.0, "rho": 3.0}
-    plain = unit(GRADS)
-    for step, expected in enumerate(sharp):
-        direction = unit(updates(method, steps=step + 1, **options))
+    plain, found = unit(GRADS), trajectory(method, len(sharp), **options)
+    for update, expected in zip(found, sharp, strict=True):
+        direction = unit(update)
         cosine = -sum(float(jnp.vdot(direction[name], plain[name])) for name in PARAMS)
         assert (cosine < 1 - 1e-4) == expected
     rate = 0.1 * (1 + np.cos(np.pi * (len(sharp) - 1) / 10)) / 2
-    last = updates(method, steps=len(sharp), **options)
-    norm = np.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in last.values()))
+    norm = np.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in found[-1].values()))
     assert norm == pytest.approx(rate, rel=1e-5)
 
 

@@ -79,8 +79,23 @@ def test_what_would_be_ignored(options: dict[str, Any], message: str) -> None:
         refuse_ignored(TrainConfig(**options))
 
 
-@pytest.mark.parametrize("method", get_args(Method))
-def test_only_what_is_ignored(method: Method) -> None:
-    refuse_ignored(TrainConfig(method=method, learning_rate=0.2))
-    refuse_ignored(TrainConfig(method="sam", rho=0.3))
-    refuse_ignored(TrainConfig(method="xsam_lanczos", alpha=0.3, refresh_every=7))
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("sgd", {"learning_rate": 0.2, "momentum": 0.5}),
+        ("sam", {"rho": 0.3}),
+        ("gsam", {"rho": 0.3, "gsam_alpha": 0.1}),
+        ("wsam", {"wsam_gamma": 0.5}),
+        ("eigen_sam", {"alpha": 0.3, "warm_start": False, "power_iters": 9}),
+        ("friendly_sam", {"fsam_sigma": 0.5, "fsam_decay": 0.5}),
+        ("xsam", {"alpha": 0.3, "refresh_every": 7, "power_iters": 9, "warm_start": True}),
+        ("xsam_oja", {"alpha": 0.3, "oja_rate": 0.5}),
+        ("xsam_lanczos", {"alpha": 0.3, "refresh_every": 7}),
+        ("normalized_sam", {"rho": 0.3}),
+        ("xsam_late", {"late_start": 0.5, "oja_rate": 0.5}),
+        ("xsam_sparse", {"sparse_every": 2}),
+        ("xsam_part", {"ascent_part": 0.5, "power_iters": 9}),
+    ],
+)
+def test_only_what_is_ignored(method: Method, options: dict[str, Any]) -> None:
+    refuse_ignored(TrainConfig(method=method, **options))
