@@ -44,14 +44,11 @@ def test_zero_gradient_gives_a_zero_direction(method: str) -> None:
 
 
 @every_method
-@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
 @pytest.mark.parametrize("where", ["updates", "grad_fn"])
-def test_a_step_that_is_not_finite_changes_only_the_count(
-    method: str, bad: float, where: str
-) -> None:
+def test_a_step_that_is_not_finite_changes_only_the_count(method: str, where: str) -> None:
     params = quadratic.start(5)
     gradient = quadratic.grad_fn(quadratic.hessian(SPECTRUM)[0])
-    broken = lambda w: jax.tree.map(lambda leaf: leaf.at[0].set(bad), gradient(w))
+    broken = lambda w: jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), gradient(w))
     tx = METHODS[method]()
     _, good = tx.update(gradient(params), tx.init(params), params, grad_fn=gradient)
     updates = broken(params) if where == "updates" else gradient(params)

@@ -15,7 +15,7 @@ from experiments.benchmark.__main__ import (
     protocol_of,
     run_benchmark,
 )
-from experiments.benchmark.estimate import estimate
+from experiments.benchmark.estimate import Cost, estimate, measure
 from experiments.benchmark.presets import PRESETS
 from experiments.benchmark.protocol import (
     CURVES,
@@ -54,7 +54,7 @@ TINY = Protocol(
         trials=2, seeds=(7,), learning_rate=(0.01, 0.1), rho=(0.05, 0.2), validation_images=32
     ),
 )
-SAM = Cell("digits", "mlp", "sam")
+SAM, SGD = Cell("digits", "mlp", "sam"), Cell("digits", "mlp", "sgd")
 
 
 def line(accuracy: float, loss: float | None, **config: Any) -> Line:
@@ -225,11 +225,28 @@ def test_a_folder_is_for_one_benchmark_at_a_time(tmp_path: Path) -> None:
         assert store.read(tmp_path) == []
 
 
-@pytest.mark.slow
-def test_dry_run_lists_what_would_run() -> None:
-    text = estimate(replace(TINY, methods=("sgd", "xsam")), [], jobs=2)
-    assert len(text.splitlines()) == 4
-    assert "about" in text.splitlines()[-1]
+def test_dry_run_lists_what_would_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    cost = Cost(start=595.0, step=0.5, steps=6, images=50, image=0.01, curvature=(2.0, 3.0))
+    monkeypatch.setattr("experiments.benchmark.estimate.measure", lambda run: cost)
+    monkeypatch.setattr("experiments.benchmark.estimate._timed", lambda action: 5.0)
+    protocol = replace(TINY, methods=("sgd", "xsam"))
+    _, *rows, last = estimate(protocol, [], jobs=2).splitlines()
+    # A worker for each stage; trials of two epochs with 32 images; runs with 50 and the curvature.
+    minutes = (2 * 600 + 2 * (3 + 2 * 0.32) + 2 * (3 + 2 * 0.5 + 2 + 3)) / 60
+    fields = ["2", "2", "0.5000", f"{minutes:.1f}"]
+    assert [row.split() for row in rows] == [
+        ["digits", "mlp", method, *fields] for method in ("sgd", "xsam")
+    ]
+    assert last == f"about {minutes:.0f} minutes with 2 runs at a time"
+    trials = [finished(run, 90) for run in tuning_runs(protocol, cells(protocol)[0])]
+    assert estimate(protocol, trials, jobs=2).splitlines()[1].split()[3:5] == ["0", "2"]
+
+
+def test_a_dry_run_times_every_part_of_a_run() -> None:
+    (run, _) = final_runs(replace(TINY, tuning=None), SGD, [])
+    cost = measure(run)
+    assert (cost.steps, cost.images) == (2 * 3, 50)
+    assert min(cost.start, cost.step, cost.image, *cost.curvature) > 0
 
 
 @pytest.mark.parametrize(

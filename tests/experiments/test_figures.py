@@ -1,6 +1,5 @@
 """Figures of tiny runs: their numbers against independent ones, finished runs, wrong options."""
 
-import csv
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,9 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib.image
 import numpy as np
-import optax
 import pytest
 
 from experiments.config import TrainConfig, resolve
@@ -20,36 +17,14 @@ from experiments.figures import main, make
 from experiments.network import Batch, build_network, loss_and_outcome
 from experiments.plots import runs
 from experiments.plots.alpha import Alpha, config_at
-from experiments.plots.angle import Angle, histogram, observe, share_of_orthogonal
 from experiments.plots.curves import Curves
 from experiments.plots.options import train_config
 from experiments.plots.output import write_table
 from experiments.plots.runs import folder, read_weights, run_once
 from experiments.plots.spectrum import Spectrum
-from experiments.sharpness import fixed_subset, fold
-from experiments.train import train
-from xsam_jax import curvature, sam
-
-
-def table(file: Path) -> list[dict[str, str]]:
-    with file.open() as lines:
-        return list(csv.DictReader(lines))
-
-
-def tiny(tmp_path: Path) -> dict[str, Any]:
-    return {
-        "out": tmp_path / "out",
-        "runs": tmp_path / "runs",
-        "model": "mlp",
-        "epochs": 1,
-        "batch_size": 20,
-        "train_images": 60,
-        "test_images": 50,
-    }
-
-
-def refuse(*_: Any, **__: Any) -> None:
-    raise AssertionError("a finished run was started again")
+from experiments.sharpness import fixed_subset
+from tests.experiments.small_figures import refuse, table, tiny
+from xsam_jax import curvature
 
 
 def test_first_of_every_class() -> None:
@@ -61,81 +36,6 @@ def test_first_of_every_class() -> None:
     assert {image.tobytes() for image in small.train_images} <= contained
     whole = first_of_every_class(data)
     assert np.array_equal(whole.train_images, data.train_images)
-
-
-def test_folding_and_histogram() -> None:
-    degrees = np.array([0.0, 4.9, 85.0, 90.0, 95.0, 100.0, 100.1, 180.0])
-    folded = np.asarray(fold(jnp.asarray(degrees)))
-    np.testing.assert_allclose(folded, [0, 4.9, 85, 90, 85, 80, 79.9, 0], atol=1e-4)
-    np.testing.assert_allclose(folded, fold(jnp.asarray(180 - degrees)), atol=1e-4)
-    counts, edges = histogram(folded)
-    assert counts.sum() == len(degrees)
-    assert (counts[0], counts[-1], counts[-2], counts[-3]) == (3, 3, 1, 1)
-    assert (edges[0], edges[-1], len(edges)) == (0, 90, 19)
-    inside = (degrees >= 80) & (degrees <= 100)
-    assert share_of_orthogonal(folded) == (100 * inside.mean(), len(degrees))
-    assert share_of_orthogonal(np.array([85.0, np.nan, 20.0])) == (50.0, 2)
-
-
-def test_observed_angles_on_a_quadratic() -> None:
-    curvatures = {"a": jnp.array([5.0, 1.0]), "b": jnp.array([2.0])}
-
-    def grad_fn(w: Any) -> Any:
-        return jax.tree.map(jnp.multiply, curvatures, w)
-
-    inner = optax.chain(sam(0.1), optax.sgd(0.05))
-    watched = observe(inner, 5, rho=0.1, every=2, num_matvecs=3)
-    w = {"a": jnp.array([1.0, 2.0]), "b": jnp.array([-1.0])}
-    expected, points = w, []
-    state, inner_state = watched.init(w), inner.init(w)
-    for _ in range(5):
-        points.append(expected)
-        updates, state = watched.update(grad_fn(w), state, w, grad_fn=grad_fn)
-        w = optax.apply_updates(w, updates)
-        updates, inner_state = inner.update(
-            grad_fn(expected), inner_state, expected, grad_fn=grad_fn
-        )
-        expected = optax.apply_updates(expected, updates)
-    jax.tree.map(np.testing.assert_array_equal, w, expected)
-
-    # What a run that had bad steps did not come to is no measurement.
-    assert np.isnan(watched.init(w).measured.plain).all()
-    plain, layerwise = [], []
-    for point in points[::2]:
-        lam, flat = np.array([5.0, 1.0, 2.0]), np.concatenate([point["a"], point["b"]])
-        second = lam * (flat + 0.1 * lam * flat / np.linalg.norm(lam * flat))
-        plain.append(np.degrees(np.arccos(abs(second[0]) / np.linalg.norm(second))))
-        cosine = abs(second[0]) / np.linalg.norm(second[:2]) / np.sqrt(2)
-        layerwise.append(np.degrees(np.arccos(cosine)))
-    np.testing.assert_allclose(state.measured.plain, plain, rtol=1e-4)
-    np.testing.assert_allclose(state.measured.layerwise, layerwise, rtol=1e-4)
-    np.testing.assert_allclose(state.measured.top_value, 5, rtol=1e-5)
-
-
-def test_angle_makes_its_files_once_and_changes_no_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options = Angle(**{**tiny(tmp_path), "every": 2, "num_matvecs": 4})
-    make(options)
-    lines = table(options.out / "angle.csv")
-    assert [line["step"] for line in lines] == ["0", "2"]
-    assert all(0 <= float(line[name]) <= 90 for line in lines for name in ("plain", "layerwise"))
-    width = matplotlib.image.imread(options.out / "angle.png").shape[1]
-    assert width > 500
-
-    config = train_config(options, method="sam", seed=0, curvature_every=0)
-    plain = train(replace(config, out=tmp_path / "plain"))
-    out = folder(config, options.runs, ["angles-2-4.npz"])
-    watched = json.loads((out / "result.json").read_text())
-    assert plain.train_loss == watched["train_loss"]
-
-    monkeypatch.setattr(runs, "train", refuse)
-    before = (options.out / "angle.csv").read_bytes()
-    (options.out / "angle.csv").unlink()
-    make(options)
-    assert (options.out / "angle.csv").read_bytes() == before
-    with pytest.raises(AssertionError, match="started again"):
-        make(replace(options, every=3))
 
 
 def test_curves_and_spectrum_share_their_runs(

@@ -12,7 +12,7 @@ from flax import nnx
 
 from experiments.evaluate import make_evaluate
 from experiments.network import Batch, Network, as_functions, loss_and_outcome, per_image
-from experiments.sharpness import fixed_subset, make_measure
+from experiments.sharpness import fixed_subset, make_measure, make_trace
 from experiments.step import (
     StepMetrics,
     TrainState,
@@ -164,8 +164,14 @@ def test_sharpness_against_the_dense_hessian(network: Network) -> None:
     def loss(flat: jax.Array) -> jax.Array:
         return loss_and_outcome(network.predict, unravel(flat), state.batch_stats, batch)[0]
 
-    values, vectors = np.linalg.eigh(jax.jit(jax.hessian(loss))(flat))
+    hessian = np.asarray(jax.jit(jax.hessian(loss))(flat))
+    values, vectors = np.linalg.eigh(hessian)
     assert float(found.lambda_max) == pytest.approx(values[-1], rel=1e-4)
+    trace = make_trace(network.predict, num_probes=200)(state.params, state.batch_stats, subset)
+    assert abs(float(trace.value) - np.trace(hessian)) < 4 * float(trace.standard_error)
+    # Hutchinson's variance for random signs.
+    deviation = np.sqrt(2 * (np.sum(hessian**2) - np.sum(np.diag(hessian) ** 2)) / 200)
+    assert float(trace.standard_error) == pytest.approx(deviation, rel=0.3)
     grad_fn = jax.jit(jax.grad(loss))
     grad = grad_fn(flat)
     second = grad_fn(flat + 0.05 * grad / jnp.linalg.norm(grad))

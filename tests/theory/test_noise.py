@@ -24,13 +24,18 @@ def test_shared_batch_breaks_the_unbiasedness_that_is_assumed() -> None:
     For one parameter and noise xi of variance 1 the perturbation is rho sign(x + xi), and the
     mean of h_hat - h = xi given a positive one is phi(x) / Phi(x), not 0.
     """
-    x, rho = 0.3, 0.05
-    noise = np.random.default_rng(0).normal(size=200_000)
-    eps = np.sign(x + noise)
-    h_hat = (x + rho * eps) + noise
-    bias = np.mean((h_hat - (x + rho * eps))[eps > 0])
-    density = math.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
-    probability = (1 + math.erf(x / math.sqrt(2))) / 2
+    x, rho = jnp.array([0.3]), 0.05
+    method = xsam_jax.xsam(rho, 0.0, eigenvector=xsam_jax.oja(), normalize=False)
+
+    def h_hat(noise: chex.Array) -> chex.Array:
+        gradient = lambda w: w + noise  # of one mini-batch
+        return method.update(gradient(x), method.init(x), x, grad_fn=gradient)[0]
+
+    noise = jax.random.normal(jax.random.key(0), (200_000, 1))
+    up = x + noise > 0
+    bias = jnp.mean((jax.vmap(h_hat)(noise) - (x + rho))[up])
+    density = math.exp(-(0.3**2) / 2) / math.sqrt(2 * math.pi)
+    probability = (1 + math.erf(0.3 / math.sqrt(2))) / 2
     np.testing.assert_allclose(bias, density / probability, atol=0.01)
     assert bias > 0.5
 
