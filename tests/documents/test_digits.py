@@ -78,11 +78,14 @@ def test_forty_seeds_on_digits() -> None:
     assert len(p) == 21
     assert min(p) > LEVEL
     mean_of = means({method: [*found.values()] for method, found in accuracy.items()})
-    assert max(NORMALIZED, key=lambda method: mean_of[method]) == "xsam"
+    assert max(NORMALIZED, key=lambda method: mean_of[method]) == "xsam_projector"
     says(
         BENCHMARKS,
         "mean of them, # points above normalised SAM, which has no eigenvector, and # above",
-        *(mean_of["xsam"] - mean_of[method] for method in ("normalized_sam", "xsam_random")),
+        *(
+            mean_of["xsam_projector"] - mean_of[method]
+            for method in ("normalized_sam", "xsam_random")
+        ),
     )
 
 
@@ -120,13 +123,13 @@ def test_cheap() -> None:
     )
     says(
         README,
-        "above SAM for # and # gradients a step in place of #; in every third step (#) it is",
-        *(costs[method] for method in ("xsam_late", "xsam_part", "xsam", "xsam_sparse")),
+        "SAM for # gradients a step in place of #; started late (#) or in every third step (#)",
+        *(costs[method] for method in ("xsam_part", "xsam", "xsam_late", "xsam_sparse")),
     )
     low = float(re.findall(r"[-+][\d.]+", verdicts["xsam"][2])[1])
     assert all(low <= accuracy[method] - accuracy["sam"] for method in cheap)
-    says(BENCHMARKS, "the first and the last significantly above SAM; `xsam_sparse`")
-    assert [verdicts[method][3] for method in cheap] == ["better", "not significant", "better"]
+    says(BENCHMARKS, "the last significantly above SAM; `xsam_sparse`")
+    assert [verdicts[method][3] for method in cheap] == [*["not significant"] * 2, "better"]
     gain, half = (accuracy[method] - accuracy["sgd"] for method in ("xsam", "normalized_sgd"))
     says(BENCHMARKS, "Of X-SAM's gain over SGD half comes from normalising SGD's gradient")
     says(BENCHMARKS, "at the price of SGD (# of # points, in these", half, gain)
