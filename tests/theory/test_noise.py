@@ -32,7 +32,7 @@ def test_shared_batch_breaks_the_unbiasedness_that_is_assumed() -> None:
         return method.update(gradient(x), method.init(x), x, grad_fn=gradient)[0]
 
     noise = jax.random.normal(jax.random.key(0), (200_000, 1))
-    up = x + noise > 0
+    up = 0.3 + noise > 0
     bias = jnp.mean(jax.vmap(h_hat)(noise)[up]) - (0.3 + rho)
     density = math.exp(-(0.3**2) / 2) / math.sqrt(2 * math.pi)
     probability = (1 + math.erf(0.3 / math.sqrt(2))) / 2
