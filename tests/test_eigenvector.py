@@ -1,5 +1,6 @@
 """What trackers share."""
 
+import functools
 from typing import Any
 
 import chex
@@ -81,3 +82,11 @@ def test_only_a_refresh_that_may_be_due_is_a_branch(
 
     tx = xsam_jax.xsam(eigenvector=xsam_jax.power_iteration(every=every))
     assert branches(tx) == branches(xsam_jax.sam()) + more
+
+
+def test_only_a_tracker_with_products_of_its_own_goes_with_per_device() -> None:
+    tx_of = functools.partial(xsam_jax.xsam, axis_name="data", per_device=True)
+    tx_of(eigenvector=xsam_jax.power_iteration())
+    for tracker in (xsam_jax.oja(), xsam_jax.subspace()):
+        with pytest.raises(ValueError, match=r"^eigenvector must be power_iteration\(\) with"):
+            tx_of(eigenvector=tracker)
