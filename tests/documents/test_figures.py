@@ -1,9 +1,11 @@
 """What is said of the paper's figures, computed from the files beside the pictures."""
 
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
-from tests.documents.text import BENCHMARKS, README, ends, rows, says
+from tests.documents.text import BENCHMARKS, README, ends, rows, says, words
+
+FIGURES = words("results/figures/README.md")
 
 
 def test_angles() -> None:
@@ -15,6 +17,28 @@ def test_angles() -> None:
     ]
     says(
         BENCHMARKS, "of # angles #% of the plain and #% of the layerwise lay", len(angles), *shares
+    )
+
+
+def test_what_a_step_does_to_the_eigenvalue() -> None:
+    changes = [(float(row["plain"]), float(row["change"])) for row in rows("figures/angle.csv")]
+    between = [change for angle, change in changes if 50 <= angle < 80]
+    orthogonal = [change for angle, change in changes if angle >= 80]
+    raised = sum(change > 0 for change in between)
+    for text in (BENCHMARKS, FIGURES):
+        sentence = "# steps at 50 to 80 degrees # raised it and # lowered it"
+        says(text, sentence, len(between), raised, len(between) - raised)
+    lowest, highest = (100 * change for change in ends(orthogonal))
+    says(BENCHMARKS, "the # from 80 degrees on changed it by -#", len(orthogonal), -lowest)
+    says(BENCHMARKS, f"changed it by -{-lowest:.0f} to +#%", highest)
+    says(FIGURES, "with a median of -# %.", -100 * median(between))
+    says(FIGURES, "The # steps from 80 degrees on changed it by", len(orthogonal))
+    says(
+        FIGURES,
+        f"by -{-lowest:.0f} to +# %, in the median by # % up or down, not much less than the others"
+        " (# %)",
+        highest,
+        *(100 * median(map(abs, group)) for group in (orthogonal, between)),
     )
 
 
