@@ -242,7 +242,7 @@ def test_where_the_new_vector_is_not_finite_the_projection_is_on_the_old_one(
     "tracker", [xsam_jax.power_iteration(every=1), xsam_jax.oja(), xsam_jax.subspace(2)]
 )
 def test_no_direction_is_longer_than_one_however_small_the_gradient(tracker: Any) -> None:
-    """As after a batch that is learnt: its gradient passes 1e-19, where squares are lost."""
+    """One that vanishes passes 1e-19, where the squares of its numbers are lost."""
     size = 10_000
     curvatures = jnp.asarray(np.random.default_rng(0).normal(size=size), jnp.float32)
     params = jnp.ones(size, jnp.float32)
