@@ -48,15 +48,16 @@ def test_zero_gradient_gives_a_zero_direction(method: str) -> None:
 def test_a_step_that_is_not_finite_changes_only_the_count(method: str, where: str) -> None:
     params = quadratic.start(5)
     gradient = quadratic.grad_fn(quadratic.hessian(SPECTRUM)[0])
-    broken = lambda w: jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), gradient(w))
     tx = METHODS[method]()
     _, good = tx.update(gradient(params), tx.init(params), params, grad_fn=gradient)
-    updates = broken(params) if where == "updates" else gradient(params)
-    direction, state = tx.update(
-        updates, good, params, grad_fn=broken if where == "grad_fn" else gradient
-    )
-    assert not np.isfinite(quadratic.flat(direction)).any()
-    chex.assert_trees_all_equal(state, good._replace(count=good.count + 1))
+    for bad in (jnp.nan, jnp.inf):
+        broken = lambda w: jax.tree.map(lambda leaf: leaf.at[0].set(bad), gradient(w))  # noqa: B023
+        updates = broken(params) if where == "updates" else gradient(params)
+        direction, state = tx.update(
+            updates, good, params, grad_fn=broken if where == "grad_fn" else gradient
+        )
+        assert not np.isfinite(quadratic.flat(direction)).any()
+        chex.assert_trees_all_equal(state, good._replace(count=good.count + 1))
 
 
 @every_method

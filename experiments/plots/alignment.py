@@ -96,20 +96,16 @@ def observe(
     tx: optax.GradientTransformationExtraArgs,
     steps: int,
     *,
-    rho: float,
-    learning_rate: float,
     every: int,
-    num_matvecs: int,
+    measurement: Callable[[GradFn, chex.ArrayTree, chex.ArrayTree], Measured],
 ) -> optax.GradientTransformationExtraArgs:
     """Let a method train as it does and measure on the mini-batch of every k-th step.
 
     Args:
         tx: The method.
         steps: Number of all its steps.
-        rho: Radius of SAM.
-        learning_rate: Of the step whose effect is measured.
         every: Steps between two measurements; the first step is measured.
-        num_matvecs: Hessian-vector products at each point.
+        measurement: `measure` with its options.
 
     Returns:
         The same method, with `ObservedState`.
@@ -128,14 +124,7 @@ def observe(
         **extra_args: Any,
     ) -> tuple[chex.ArrayTree, ObservedState]:
         def measured(before: Measured) -> Measured:
-            new = measure(
-                grad_fn,
-                params,
-                updates,
-                rho=rho,
-                learning_rate=learning_rate,
-                num_matvecs=num_matvecs,
-            )
+            new = measurement(grad_fn, params, updates)
             i = state.step // every
             return Measured(*(all_.at[i].set(x) for all_, x in zip(before, new, strict=True)))
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from experiments.config import resolve
 from experiments.options import positive
-from experiments.plots.alignment import Measured, observe
+from experiments.plots.alignment import Measured, measure, observe
 from experiments.plots.options import FigureOptions, size_of_runs, train_config
 from experiments.plots.output import COLORS, new_figure, write_figure, write_table
 from experiments.plots.runs import arrays, read_arrays, run_once
@@ -47,13 +47,10 @@ def make(options: Angle) -> None:
     name = f"angles-and-changes-{options.every}-{options.num_matvecs}.npz"
     rho = resolve(train_config(options, method="sam")).rho
     # One for all seeds: a run is compiled anew for another one.
-    watch = partial(
-        observe,
-        rho=rho,
-        learning_rate=options.learning_rate,
-        every=options.every,
-        num_matvecs=options.num_matvecs,
+    measurement = partial(
+        measure, rho=rho, learning_rate=options.learning_rate, num_matvecs=options.num_matvecs
     )
+    watch = partial(observe, every=options.every, measurement=measurement)
     rows, tables = [], []
     for seed in options.seeds:
         config = train_config(options, method="sam", seed=seed, curvature_every=0)
@@ -109,31 +106,30 @@ def _measurements(state: TrainState) -> bytes:
 def _bars(axes: Axes, degrees: NDArray[np.floating[Any]], title: str, color: str) -> None:
     counts, edges = histogram(degrees)
     share, number = share_of_orthogonal(degrees)
-    axes.axvspan(_ORTHOGONAL, 90, color="0.9", zorder=0)
     axes.bar(edges[:-1], counts, width=_BIN, align="edge", color=color, edgecolor="white")
-    axes.set(
+    _over_angles(
+        axes,
         xlabel="angle (degrees; 100 counts as 80)",
-        xlim=(0, 90),
-        xticks=range(0, 91, 10),
         title=f"{title}\n{share:.0f} % of {number} are "
         f"between 80 and 100 (grey; paper: about 45 %)",
     )
-    axes.title.set_fontsize(9.5)
-    axes.grid(axis="y", alpha=0.3)
 
 
 def _changes(axes: Axes, measured: Measured) -> None:
     below, above = (f"{100 * change:+.2g} %" for change in median_changes(measured))
-    axes.axvspan(_ORTHOGONAL, 90, color="0.9", zorder=0)
     axes.axhline(0, color="0.5", linewidth=0.8)
     axes.scatter(measured.plain, 100 * measured.change, s=14, color=COLORS[0])
     axes.set_yscale("symlog", linthresh=1)
-    axes.set(
+    _over_angles(
+        axes,
         xlabel="plain angle (degrees)",
-        xlim=(0, 90),
-        xticks=range(0, 91, 10),
         ylabel="change of the eigenvalue by one step of SAM (%)",
         title=f"What a step does to the eigenvalue\nmedian {below} below 80 degrees, {above} above",
     )
+
+
+def _over_angles(axes: Axes, **texts: str) -> None:
+    axes.axvspan(_ORTHOGONAL, 90, color="0.9", zorder=0)
+    axes.set(xlim=(0, 90), xticks=range(0, 91, 10), **texts)
     axes.title.set_fontsize(9.5)
     axes.grid(axis="y", alpha=0.3)

@@ -1,5 +1,6 @@
 """The paper's Fig. 1: what is measured at a step, and the picture of it."""
 
+import functools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +46,8 @@ def test_observed_angles_on_a_quadratic() -> None:
         return jax.tree.map(jnp.multiply, curvatures, w)
 
     inner = optax.chain(sam(0.1), optax.sgd(0.05))
-    watched = observe(inner, 5, rho=0.1, learning_rate=0.2, every=2, num_matvecs=3)
+    measurement = functools.partial(measure, rho=0.1, learning_rate=0.2, num_matvecs=3)
+    watched = observe(inner, 5, every=2, measurement=measurement)
     w = {"a": jnp.array([1.0, 2.0]), "b": jnp.array([-1.0])}
     expected, points = w, []
     state, inner_state = watched.init(w), inner.init(w)

@@ -160,6 +160,11 @@ def test_runs_share_a_program_and_no_numbers(tmp_path: Path) -> None:
     first = run("first")
     others = [run("rate", learning_rate=0.01), run("rho", rho=1.0)]
     others += [run("seed", seed=1), run("the largest seed", seed=2**32 - 1)]
+    assert first.trace is not None
+    assert first.trace_error is not None
+    assert first.lambda_max is not None
+    assert first.trace + 4 * first.trace_error > first.lambda_max / 2
+    assert 0 < first.trace_error < abs(first.trace)
     assert run("again") == first
     assert len({result.test_loss for result in (first, *others)}) == 5
     _program.cache_clear()
