@@ -2,7 +2,8 @@
 
 import os
 
-# On the CPU also where there is a GPU, unless JAX_PLATFORMS says otherwise.
+# On the CPU also where there is a GPU, unless JAX_PLATFORMS says otherwise: cuda,cpu, because some
+# tests call back to the host.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Eight devices on it; and what the compiler would optimise is run a few times only.
 os.environ.setdefault(

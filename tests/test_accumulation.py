@@ -20,8 +20,9 @@ def test_gradient_of_the_one_big_batch(dtype: jnp.dtype, count: int) -> None:
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), problem_a.tree("init"))
     x, y = problem_a.minibatch(0)
     batches = (x.astype(dtype).reshape(count, -1, x.shape[1]), y.reshape(count, -1))
-    accumulated = xsam_jax.mean_grad_fn(_loss, batches)(params)
-    whole = jax.grad(problem_a.loss)(params, x.astype(dtype), y)
+    with jax.default_matmul_precision("highest"):  # A GPU's default has ten bits.
+        accumulated = xsam_jax.mean_grad_fn(_loss, batches)(params)
+        whole = jax.grad(problem_a.loss)(params, x.astype(dtype), y)
     chex.assert_trees_all_equal_shapes_and_dtypes(accumulated, params)
     tolerance = 1e-6 if dtype == jnp.float32 else 1e-14
     chex.assert_trees_all_close(accumulated, whole, rtol=tolerance, atol=tolerance)

@@ -14,6 +14,7 @@ from jax.experimental import io_callback
 
 import xsam_jax
 from tests import quadratic
+from tests.platforms import only_on_a_cpu
 
 GradFn = Callable[[chex.Array], chex.Array]
 
@@ -31,6 +32,7 @@ def planned(step: Callable[[GradFn, chex.Array, Any], chex.ArrayTree], state: An
     return size
 
 
+@only_on_a_cpu
 def test_the_gradients_use_the_same_memory() -> None:
     """Side by side they need twice as much; a refresh of the eigenvector needs that in any case."""
 
@@ -61,7 +63,7 @@ def test_the_condition_is_constant_where_a_branch_would_wait_for_it(platform: st
 def test_the_compiler_drops_a_branch_whose_condition_is_constant() -> None:
     def step(w: chex.Array) -> chex.Array:
         finite = jnp.isfinite(jnp.sum(w))
-        taken = jax.lax.platform_dependent(finite, cuda=lambda x: x, default=jnp.ones_like)
+        taken = jax.lax.platform_dependent(finite, tpu=lambda x: x, default=jnp.ones_like)
         return jax.lax.cond(taken, jnp.sin, jnp.cos, w)
 
     program = jax.jit(step).lower(jnp.ones(3)).compile().as_text()

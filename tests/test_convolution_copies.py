@@ -13,6 +13,7 @@ from jax import export, lax
 
 import xsam_jax
 from tests.meshes import mesh_of
+from tests.platforms import only_on_a_cpu
 
 Kernels = list[chex.Array]
 
@@ -42,6 +43,7 @@ def _planned(fn: Callable[..., Any], *args: Any) -> int:
     return size
 
 
+@only_on_a_cpu
 @pytest.mark.parametrize(
     ("fn", "channels", "images", "pixels"),
     [
