@@ -104,7 +104,7 @@ def test_time_on_a_gpu() -> None:
         *(*sam, *oja, *subspace, *whole, *two),
     )
     over = [end - 1 for end in (*oja, *subspace)]
-    sentence = "are # to # of the step of optax's SAM for Oja's rule and # to # for `subspace()`"
+    sentence = "is # to # of the step of optax's SAM for Oja's rule and # to # for `subspace()`"
     says(COST, sentence, *over)
     says(
         COST,
