@@ -22,26 +22,6 @@ GradFn = Callable[[chex.ArrayTree], chex.ArrayTree]
 # (memory, direction, params, step) -> (memory, update)
 Rule = Callable[[Any, chex.ArrayTree, chex.ArrayTree, int], tuple[Any, chex.ArrayTree]]
 
-# The matrix compiles hundreds of programs that run for microseconds.
-_OPTIONS = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-    "xla_cpu_use_fusion_emitters": False,  # halves the matrix' time; jaxlib 0.12 has it no more
-}
-
-
-def _exists(option: str) -> bool:
-    try:
-        jax.jit(lambda: 0, compiler_options={option: _OPTIONS[option]}).lower().compile()
-    except jax.errors.JaxRuntimeError:
-        return False
-    return True
-
-
-jit = functools.partial(
-    jax.jit, compiler_options={option: _OPTIONS[option] for option in _OPTIONS if _exists(option)}
-)
-
 
 def init(dtype: Any = jnp.float64) -> chex.ArrayTree:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), INIT)
@@ -89,7 +69,7 @@ def train(
         carry = step(tx, *carry, k, **extra_args)
         return carry, carry
 
-    scan = jit(lambda carry, steps: jax.lax.scan(body, carry, steps)[1])
+    scan = jax.jit(lambda carry, steps: jax.lax.scan(body, carry, steps)[1])
     return scan((params, state), jnp.asarray(steps, jnp.int32))
 
 
@@ -102,14 +82,14 @@ def undisturbed(name: str) -> tuple[chex.ArrayTree, chex.ArrayTree]:
 @functools.cache
 def stepper(name: str) -> Callable[..., tuple[chex.ArrayTree, chex.ArrayTree]]:
     """``(params, state, k) -> (params, state)``, a compiled step of the method."""
-    return jit(functools.partial(step, METHODS[name].optimizer()))
+    return jax.jit(functools.partial(step, METHODS[name].optimizer()))
 
 
 @functools.cache
 def _update(name: str) -> tuple[Any, Any]:
     method = METHODS[name]
     tx = method.transformation(optax.identity())
-    return tx.init, jit(
+    return tx.init, jax.jit(
         lambda gradient, params, state, k: tx.update(gradient, state, params, grad_fn=grad_fn(k))
     )
 
@@ -128,7 +108,7 @@ def direct(
     return direction, jax.tree.map(jnp.zeros_like, direction), state
 
 
-gradient = jit(lambda params, k: grad_fn(k)(params))
+gradient = jax.jit(lambda params, k: grad_fn(k)(params))
 
 
 def descend(memory: Any, direction: chex.ArrayTree, params: Any, k: int) -> tuple[Any, Any]:

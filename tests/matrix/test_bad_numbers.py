@@ -11,7 +11,7 @@ import pytest
 
 import xsam_jax
 from tests.matrix.methods import METHODS, every_method
-from tests.matrix.problem import STEPS, at, batch, grad_fn, init, jit, loss
+from tests.matrix.problem import STEPS, at, batch, grad_fn, init, loss
 
 PLACES = 3  # updates, the result of grad_fn, that of curvature_grad_fn
 # 1e153 is finite, and its square; the square of the product that Oja's rule makes of it is not.
@@ -49,7 +49,7 @@ def test_one_step_goes_wrong(name: str) -> None:
         return jax.lax.scan(step, (init(), tx.init(init())), jnp.arange(STEPS))
 
     cases = [jnp.asarray(column) for column in zip(*CASES, strict=True)]
-    (params, _), (good, states) = jit(jax.vmap(run))(*cases)
+    (params, _), (good, states) = jax.jit(jax.vmap(run))(*cases)
     chex.assert_tree_all_finite((params, states))
     for i, (bad_step, place, factor) in enumerate(CASES):
         after = [k for k in range(STEPS) if not good[i, k]]
@@ -91,7 +91,7 @@ def test_degenerate_quadratics(name: str) -> None:
         return jax.lax.scan(step, (w, tx.init(w)), length=3)
 
     spectra, radii = jnp.stack([zero, one, rank_one, one, zero]), jnp.array([0.3, 0.3, 0.3, 0, 0])
-    (params, state), updates = jit(jax.vmap(run))(spectra, radii)
+    (params, state), updates = jax.jit(jax.vmap(run))(spectra, radii)
     chex.assert_tree_all_finite((params, state))
     for i in (0, 4):
         chex.assert_trees_all_equal(at(i, params), w)
@@ -111,7 +111,7 @@ def test_one_class_one_parameter_one_example(name: str) -> None:
     def one_class(w: chex.Array) -> chex.Array:
         return -jnp.mean(jax.nn.log_softmax(x @ w)[:, 0])
 
-    @jit
+    @jax.jit
     def two_steps() -> Any:
         gradient, state, updates = jax.grad(one_class), tx.init(w), []
         for _ in range(2):
@@ -131,7 +131,7 @@ def test_all_parameters_masked(name: str) -> None:
     tx = optax.masked(method.transformation(optax.identity()), {"kernel": False, "bias": False})
     params, gradient = init(), grad_fn(0)
 
-    @jit
+    @jax.jit
     def update() -> Any:
         partial = xsam_jax.masked_grad_fn(gradient, params)
         g = gradient(params)
@@ -159,12 +159,12 @@ def test_loss_scaling(name: str, dtype: str) -> None:
 
         return lambda params: jax.tree.map(lambda g: g / scale, jax.grad(scaled_loss)(params))
 
-    @jit
+    @jax.jit
     def update(scale: chex.Numeric) -> Any:
         gradient = scaled_grad_fn(scale)
         return tx.update(gradient(params), state, params, grad_fn=gradient)
 
-    @jit
+    @jax.jit
     def update_in_float32() -> Any:
         gradient = jax.grad(lambda params: tiny * loss(params, batch(0)))
         return tx.update(gradient(params), state, params, grad_fn=gradient)

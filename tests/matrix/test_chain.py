@@ -15,7 +15,6 @@ from tests.matrix.problem import (
     assert_close,
     descend,
     init,
-    jit,
     stack,
     stepper,
     train,
@@ -60,7 +59,7 @@ def averaged_adamw(memory: Any, direction: Any, params: Any, k: int) -> tuple[An
 MUON = optax.contrib.muon(LEARNING_RATE)
 
 
-@jit
+@jax.jit
 def muon(memory: Any, direction: Any, params: Any, k: int) -> tuple[Any, Any]:
     update, memory = MUON.update(direction, memory, params)
     return memory, update

@@ -10,7 +10,7 @@ import pytest
 from orbax.checkpoint import v1 as checkpoint
 
 from tests.matrix.methods import LEARNING_RATE, METHODS, every_method
-from tests.matrix.problem import init, jit, step
+from tests.matrix.problem import init, step
 
 BASE = optax.sgd(LEARNING_RATE, momentum=0.9)
 
@@ -19,7 +19,7 @@ BASE = optax.sgd(LEARNING_RATE, momentum=0.9)
 @every_method
 def test_resumes_exactly(name: str, tmp_path: Path) -> None:
     tx = METHODS[name].optimizer(BASE)
-    one_step = jit(lambda params, state, k: step(tx, params, state, k))
+    one_step = jax.jit(lambda params, state, k: step(tx, params, state, k))
 
     def advance(carry: chex.ArrayTree, steps: range) -> chex.ArrayTree:
         for k in steps:

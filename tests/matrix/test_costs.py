@@ -20,7 +20,6 @@ from tests.matrix.problem import (
     batch,
     grad_fn,
     init,
-    jit,
     loss,
     undisturbed,
 )
@@ -55,7 +54,7 @@ def per_step(tx: optax.GradientTransformationExtraArgs) -> list[dict[str, int]]:
     """Counts of each step: the caller's own gradient, and those within ``update``."""
     counted = Counted(grad_fn(0))
 
-    @jit
+    @jax.jit
     def step(params: chex.ArrayTree, state: Any) -> tuple[chex.ArrayTree, Any]:
         gradient = counted.gradient
         updates, state = tx.update(gradient(params), state, params, grad_fn=gradient)
@@ -108,7 +107,7 @@ def test_accumulation(name: str, recipe: str) -> None:
 
         return guarded
 
-    @jit
+    @jax.jit
     def step(params: chex.ArrayTree) -> chex.ArrayTree:
         if recipe == "one update":
             state = optimizer.init(params)

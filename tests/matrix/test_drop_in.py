@@ -10,7 +10,7 @@ import pytest
 
 import xsam_jax
 from tests.matrix.methods import METHODS, every_method
-from tests.matrix.problem import STEPS, assert_close, grad_fn, init, jit, stack, train
+from tests.matrix.problem import STEPS, assert_close, grad_fn, init, stack, train
 
 RHO = 0.3
 OPTIMIZERS = {
@@ -30,7 +30,7 @@ def contrib_sam(optimizer: optax.GradientTransformation) -> optax.GradientTransf
 def test_takes_the_same_trajectory(optimizer: str) -> None:
     tx = contrib_sam(OPTIMIZERS[optimizer])
 
-    @jit
+    @jax.jit
     def step(params: chex.ArrayTree, state: Any, k: chex.Numeric) -> tuple[chex.ArrayTree, Any]:
         updates, state = tx.update(
             grad_fn(k)(params), state, params, grad_fn=lambda params, _: grad_fn(k)(params)
@@ -75,7 +75,7 @@ def test_contrib_sam_is_nan_at_a_zero_gradient() -> None:
 def test_stays_at_a_zero_gradient(name: str) -> None:
     """At the minimum of a quadratic nothing moves and the state stays finite."""
     tx, params = METHODS[name].optimizer(), jax.tree.map(jnp.zeros_like, init())
-    update = jit(lambda state: tx.update(params, state, params, grad_fn=lambda w: w))
+    update = jax.jit(lambda state: tx.update(params, state, params, grad_fn=lambda w: w))
     updates, state = update(tx.init(params))
     chex.assert_trees_all_equal(updates, params)
     chex.assert_tree_all_finite(state)

@@ -12,7 +12,7 @@ from flax import nnx
 from flax.training.train_state import TrainState
 
 from tests.matrix.methods import METHODS, every_method
-from tests.matrix.problem import STEPS, assert_close, at, batch, init, jit, undisturbed
+from tests.matrix.problem import STEPS, assert_close, at, batch, init, undisturbed
 
 # Flax multiplies and adds biases with implicit promotion of dtypes and ranks.
 pytestmark = pytest.mark.usefixtures("flax_promotion")
@@ -40,7 +40,7 @@ def test_linen_in_a_train_state(name: str) -> None:
         apply_fn=layer.apply, params={"params": init()}, tx=METHODS[name].optimizer()
     )
 
-    @jit
+    @jax.jit
     def step(state: TrainState, k: chex.Array) -> TrainState:
         x, y = batch(k)
         grad_fn = jax.grad(lambda params: _loss(state.apply_fn(params, x), y))
@@ -87,7 +87,7 @@ def test_nnx_state_as_parameters(name: str) -> None:
     tx = METHODS[name].optimizer()
     graphdef, params = nnx.split(_nnx_layer())
 
-    @jit
+    @jax.jit
     def step(params: nnx.State, state: Any, k: chex.Array) -> tuple[nnx.State, Any]:
         x, y = batch(k)
 

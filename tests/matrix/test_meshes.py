@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from tests.matrix.methods import METHODS, every_method
-from tests.matrix.problem import assert_close, at, jit
+from tests.matrix.problem import assert_close, at
 from tests.meshes import mesh_of
 
 SPECS = {"kernel": P("data", None), "bias": P()}
@@ -46,8 +46,8 @@ def test_sharded_parameters(name: str, axis_type: AxisType, known: bool) -> None
     shardings = {leaf: NamedSharding(mesh, spec) for leaf, spec in SPECS.items()}
     sharded = jax.tree.map(jax.device_put, INIT, shardings)
     with jax.set_mesh(mesh) if known else nullcontext():
-        params, state = jit(steps, static_argnums=0)(name, sharded)
-    assert_close((params, state), jit(steps, static_argnums=0)(name, INIT), atol=1e-6)
+        params, state = jax.jit(steps, static_argnums=0)(name, sharded)
+    assert_close((params, state), jax.jit(steps, static_argnums=0)(name, INIT), atol=1e-6)
     copies = [leaf for leaf in jax.tree.leaves(state) if leaf.shape == (8, 3)]
     assert len(copies) >= METHODS[name].copies
     for leaf in (params["kernel"], *copies):
@@ -67,6 +67,6 @@ def test_each_device_by_itself(name: str) -> None:
 
     scales = jnp.array([1.0, 0.5])
     each = jax.shard_map(on_device, mesh=mesh, in_specs=P("data"), out_specs=P("data"))
-    found, one = jit(each)(scales), jit(run)
+    found, one = jax.jit(each)(scales), jax.jit(run)
     for i in range(2):
         assert_close(at(i, found), one(scales[i]), atol=1e-6)

@@ -14,7 +14,6 @@ from tests.matrix.problem import (
     assert_close,
     grad_fn,
     init,
-    jit,
     stack,
     step,
     undisturbed,
@@ -24,7 +23,7 @@ from tests.matrix.problem import (
 @every_method
 def test_donated_steps_are_one_program_and_equal_the_scan(name: str) -> None:
     tx = METHODS[name].optimizer()
-    donating = jit(partial(step, tx), donate_argnums=(0, 1))
+    donating = jax.jit(partial(step, tx), donate_argnums=(0, 1))
     params, trajectory = init(), []
     state = tx.init(params)
     for k in range(STEPS):
@@ -45,7 +44,7 @@ def test_bfloat16_leaf_beside_float32(name: str) -> None:
     tx = METHODS[name].optimizer()
     mixed = {"kernel": init(jnp.bfloat16)["kernel"], "bias": init(jnp.float32)["bias"]}
 
-    @jit
+    @jax.jit
     def update(params: chex.ArrayTree, state: Any, k: chex.Numeric) -> tuple[chex.ArrayTree, Any]:
         gradient = grad_fn(k)
         return tx.update(gradient(params), state, params, grad_fn=gradient)

@@ -15,7 +15,6 @@ from tests.matrix.problem import (
     assert_close,
     at,
     init,
-    jit,
     step,
     undisturbed,
 )
@@ -37,8 +36,8 @@ def test_vmap_over_seeds_and_rho(name: str) -> None:
         return jax.lax.scan(body, carry, jnp.arange(STEPS))[1]
 
     scales, radii = jnp.array([1.0, 0.5]), jnp.array([0.3, 0.1])
-    both, one = jax.vmap(run), jit(run)
-    batched = jit(both)(scales, radii)
+    both, one = jax.vmap(run), jax.jit(run)
+    batched = jax.jit(both)(scales, radii)
     for i in range(2):
         assert_close(at(i, batched), one(scales[i], radii[i]))
     assert_close(at(0, batched), undisturbed(name)[0])  # whose rho is not traced
@@ -93,7 +92,7 @@ def test_map_params(name: str) -> None:
 @every_method
 def test_empty_tree(name: str) -> None:
     tx = METHODS[name].optimizer()
-    updates, state = jit(lambda: tx.update({}, tx.init({}), {}, grad_fn=lambda w: w))()
+    updates, state = jax.jit(lambda: tx.update({}, tx.init({}), {}, grad_fn=lambda w: w))()
     assert updates == {}
     chex.assert_tree_all_finite(state)
 
@@ -103,7 +102,7 @@ def test_scalar_tree(name: str) -> None:
     """A bare scalar is trained like one in a dictionary."""
     tx, w = METHODS[name].optimizer(), jnp.asarray(2.0)
 
-    @jit
+    @jax.jit
     def update(params: chex.ArrayTree) -> chex.ArrayTree:
         square = jax.grad(lambda tree: sum(leaf**2 for leaf in jax.tree.leaves(tree)))
         return tx.update(square(params), tx.init(params), params, grad_fn=square)[0]

@@ -20,7 +20,6 @@ from tests.matrix.problem import (
     batch,
     grad_fn,
     init,
-    jit,
     loss,
     stack,
     step,
@@ -45,7 +44,7 @@ def test_inject_hyperparams(name: str) -> None:
     expected, _ = train(method.optimizer(**halves), params, state, steps=[2, 3])
 
     tx = method._replace(factory=optax.inject_hyperparams(method.factory)).optimizer()
-    injected_step = jit(functools.partial(step, tx))
+    injected_step = jax.jit(functools.partial(step, tx))
 
     def last_two_steps(**hyperparameters: float) -> chex.ArrayTree:
         params, state = halfway
@@ -70,7 +69,7 @@ def test_multi_steps(name: str) -> None:
     """The mean over all micro-batches as ``grad_fn`` makes it the step of the whole batch."""
     tx = optax.MultiSteps(METHODS[name].optimizer(), 2, accumulator_dtype=jnp.float64)
 
-    @jit
+    @jax.jit
     def stepped(params: chex.ArrayTree, state: Any, k: chex.Array, half: chex.Array) -> Any:
         halves = jax.tree.map(lambda array: array.reshape(2, 3, -1), batch(k))
         mean = xsam_jax.mean_grad_fn(loss, halves)
@@ -93,7 +92,7 @@ def kernel_by_hand(name: str) -> chex.ArrayTree:
     """The trajectory when the method knows nothing but the kernel and the bias descends plainly."""
     tx = METHODS[name].optimizer()
 
-    @jit
+    @jax.jit
     def stepped(params: chex.ArrayTree, state: Any, k: chex.Array) -> tuple[chex.ArrayTree, Any]:
         g = grad_fn(k)(params)
 
@@ -128,7 +127,7 @@ def test_part_of_the_leaves(name: str, wrapper: str) -> None:
     else:
         tx = optax.chain(optax.masked(method.transformation(), sharp), SGD)
 
-    @jit
+    @jax.jit
     def stepped(params: chex.ArrayTree, state: Any, k: chex.Array) -> tuple[chex.ArrayTree, Any]:
         whole = grad_fn(k)
         partial = xsam_jax.masked_grad_fn(whole, params)
@@ -153,7 +152,7 @@ def poisoned_update(tx: optax.GradientTransformationExtraArgs) -> Poisoned:
     def poisoned(gradient: chex.ArrayTree, factor: chex.Numeric) -> chex.ArrayTree:
         return gradient | {"bias": gradient["bias"] * jnp.asarray(factor, jnp.float64)}
 
-    @jit
+    @jax.jit
     def update(state: Any, in_updates: chex.Numeric, in_grad_fn: chex.Numeric) -> Any:
         return tx.update(
             poisoned(grad_fn(0)(params), in_updates),
@@ -209,9 +208,11 @@ def test_conditionally_transform(name: str) -> None:
     """Steps that it leaves out are plain ones and no steps of the method."""
     # Without a learning rate: a left out step passes on the gradient.
     tx = METHODS[name].transformation(optax.identity())
-    plain, sharp = (jit(functools.partial(step, inner)) for inner in (SGD, optax.chain(tx, SGD)))
+    plain, sharp = (
+        jax.jit(functools.partial(step, inner)) for inner in (SGD, optax.chain(tx, SGD))
+    )
 
-    @jit
+    @jax.jit
     def conditional(params: chex.ArrayTree, state: Any, k: chex.Array, active: chex.Array) -> Any:
         wrapped = optax.conditionally_transform(tx, lambda count: active[count])
         return step(optax.chain(wrapped, SGD), params, state, k)
@@ -239,7 +240,7 @@ def test_lookahead_with_grad_fn_bound(name: str) -> None:
         bound = functools.partial(inner.update, grad_fn=grad_fn(k))
         return optax.lookahead(optax.GradientTransformation(inner.init, bound), 2, 0.5)
 
-    @jit
+    @jax.jit
     def lookahead_step(params: Any, state: Any, k: chex.Numeric) -> tuple[Any, Any]:
         updates, state = lookahead(k).update(grad_fn(k)(params.fast), state, params)
         return optax.apply_updates(params, updates), state
