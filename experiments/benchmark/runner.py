@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from experiments.benchmark.protocol import Planned
 from experiments.benchmark.worker import encode
+from experiments.machine import affinity
 
 # (the run, what its worker said: a result or an error)
 OnRun = Callable[[Planned, Mapping[str, Any]], None]
@@ -28,9 +29,9 @@ def slots(jobs: int) -> list[frozenset[int]]:
     Returns:
         The cores of each, empty for all; XLA takes as many threads as its process has cores.
     """
-    if jobs == 1 or not hasattr(os, "sched_getaffinity"):
+    cores = affinity()
+    if jobs == 1 or not cores:
         return [frozenset[int]()] * jobs
-    cores = sorted(os.sched_getaffinity(0))
     return [frozenset(cores[i::jobs] or [cores[i % len(cores)]]) for i in range(jobs)]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from experiments.benchmark import store, worker
+from experiments.benchmark import runner, store, worker
 from experiments.benchmark.protocol import tuning_runs
 from experiments.benchmark.runner import execute, slots
 from experiments.benchmark.worker import decode, encode
@@ -34,9 +34,20 @@ def test_worker_gets_what_was_planned() -> None:
     assert decode(encode(config)) == config
 
 
-def test_cores_are_shared_out() -> None:
-    assert slots(1) == [frozenset()]
-    assert all(slots(2))
+@pytest.mark.parametrize(
+    ("cores", "jobs", "shares"),
+    [
+        ([0, 1, 4, 5, 6], 2, [{0, 4, 6}, {1, 5}]),
+        ([2, 3], 3, [{2}, {3}, {2}]),
+        ([0, 1], 1, [set()]),
+        ([], 2, [set(), set()]),
+    ],
+)
+def test_cores_are_shared_out(
+    cores: list[int], jobs: int, shares: list[set[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "affinity", lambda: cores)
+    assert slots(jobs) == shares
 
 
 @pytest.mark.slow

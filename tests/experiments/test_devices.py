@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from experiments.absent import shapes_on
@@ -80,6 +81,35 @@ def compiled(method: Method, devices: Devices) -> tuple[list[Collective], TrainS
     assert isinstance(run_chunk, partial)
     lowered = run_chunk.func.lower(*run_chunk.args, state, metrics, program.train_data, 3)
     return list(collectives(lowered.compile().as_text())), state
+
+
+def test_every_kind_is_counted() -> None:
+    """The text of a program that has one of each."""
+    mesh = choose(8).mesh
+    x = jnp.ones((16, 3))
+
+    def each(x: chex.Array, on: chex.Array) -> tuple[chex.Array, ...]:
+        ring = [(i, (i + 1) % 8) for i in range(8)]
+        return (
+            lax.cond(on, lambda x: lax.psum(x, AXIS), lambda x: x, x),
+            lax.all_gather(x, AXIS, tiled=True),
+            lax.psum_scatter(jnp.sin(jnp.tile(x, (4, 1))), AXIS, tiled=True),
+            lax.all_to_all(jnp.tile(x, (4, 1)), AXIS, 0, 1, tiled=True),
+            lax.ppermute(x, AXIS, ring),
+        )
+
+    rows = PartitionSpec(AXIS)
+    program = jax.shard_map(
+        each, mesh=mesh, in_specs=(rows, PartitionSpec()), out_specs=rows, check_vma=False
+    )
+    text = jax.jit(program).lower(x, jnp.array(True)).compile().as_text()
+    assert sorted(collectives(text)) == [
+        ("refresh", "all-reduce", [(2, 3)]),
+        ("step", "all-gather", [(16, 3)]),
+        ("step", "all-to-all", [(1, 3)] * 8),  # XLA:CPU has one for each device
+        ("step", "collective-permute", [(2, 3)]),
+        ("step", "reduce-scatter", [(1, 3)]),
+    ]
 
 
 @pytest.mark.parametrize("method", ["sam", "xsam_oja", "xsam"])
