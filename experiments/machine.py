@@ -13,7 +13,7 @@ def cores() -> int:
 
 
 def affinity() -> list[int]:
-    """Their numbers; none where the system does not tell."""
+    """Numbers of the CPU cores that this process may use; none where the system does not tell."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import jax
 import pytest
 
-# Eight devices on it; and what the compiler would optimise is run a few times only.
+# Eight devices on the CPU; and what the compiler would optimise is run a few times only.
 _FLAGS = (
     "--xla_force_host_platform_device_count=8",
     "--xla_backend_optimization_level=0",
