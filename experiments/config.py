@@ -71,6 +71,9 @@ class _Common:
     """Images per step."""
     augment: bool = True
     """Random crops and flips of the training images, as the data set allows them."""
+    label_noise: float = 0.0
+    """Part of the training images that have a wrong label, the same ones and the same labels in
+    every run. The images tested on, with --validation-images too, keep theirs."""
     alpha: float = 0.2
     """xsam and all xsam_*: how much of the gradient's component along the eigenvector is taken
     away; eigen_sam: how far the perturbation leans towards the eigenvector."""
@@ -240,6 +243,7 @@ def _validate(config: ResolvedConfig) -> None:
         "gsam_alpha": _NOT_NEGATIVE,
         "fsam_sigma": _NOT_NEGATIVE,
         "oja_rate": _POSITIVE,
+        "label_noise": _FRACTION,
         "momentum": _FRACTION,
         "wsam_gamma": _FRACTION,
         "late_start": _FRACTION,

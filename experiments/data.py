@@ -126,17 +126,19 @@ def load_for(config: ResolvedConfig) -> Dataset:
         config: The run.
 
     Returns:
-        Its data set, reduced if the run is one of fewer images.
+        Its data set, reduced if the run is one of fewer images, and with its wrong labels.
 
     Raises:
         UserError: The files are missing or damaged, or hold too few images.
     """
     data = load(config.dataset, config.data_dir)
     if config.validation_images is None:
-        return first_of_every_class(data, config.train_images, config.test_images)
-    # Of all training images: a run of a few has the same ones with and without a held-out set.
-    data = hold_out(data, config.validation_images)
-    return first_of_every_class(data, config.train_images)
+        data = first_of_every_class(data, config.train_images, config.test_images)
+    else:
+        # Of all training images: a run of a few has the same ones with and without a held-out set.
+        data = hold_out(data, config.validation_images)
+        data = first_of_every_class(data, config.train_images)
+    return with_wrong_labels(data, config.label_noise)
 
 
 def hold_out(data: Dataset, size: int) -> Dataset:
@@ -192,6 +194,25 @@ def first_of_every_class(
         test_images=data.test_images[test],
         test_labels=data.test_labels[test],
     )
+
+
+def with_wrong_labels(data: Dataset, part: float) -> Dataset:
+    """Give training images another class than theirs, each of the others as likely.
+
+    Args:
+        data: The data set.
+        part: How many of them, in [0, 1).
+
+    Returns:
+        The data set with these labels. They do not depend on a run's seed, and those of a smaller
+        part are among those of a larger one.
+    """
+    labels = data.train_labels
+    rng = np.random.default_rng(0)
+    shifts = rng.integers(1, data.num_classes, len(labels), np.int32)
+    right = rng.permutation(len(labels))[round(part * len(labels)) :]
+    shifts[right] = 0
+    return data._replace(train_labels=(labels + shifts) % data.num_classes)
 
 
 def _first_of_every_class(

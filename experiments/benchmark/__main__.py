@@ -1,6 +1,7 @@
 """The paper's Table 1 again, with controls, on small tasks with equal tuning for every method.
 
 python -m experiments.benchmark digits           # minutes on two cores
+python -m experiments.benchmark noisy            # digits with wrong labels, minutes
 python -m experiments.benchmark cheap            # X-SAM for less than SAM's price, minutes
 python -m experiments.benchmark fashion-small    # a part of Fashion-MNIST, on two cores
 python -m experiments.benchmark fashion          # all of Fashion-MNIST, on a GPU
@@ -53,7 +54,8 @@ class BenchmarkConfig:
     """Options of a benchmark; what is left out is as the preset has it."""
 
     preset: Annotated[
-        Literal["digits", "cheap", "fashion-small", "fashion", "paper"], tyro.conf.Positional
+        Literal["digits", "noisy", "cheap", "fashion-small", "fashion", "paper"],
+        tyro.conf.Positional,
     ]
     """The protocol."""
     methods: tuple[Method, ...] | None = None

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from experiments.config import DatasetName, TrainConfig, resolve
-from experiments.data import LOADERS, hold_out, load, load_for
+from experiments.data import LOADERS, Dataset, hold_out, load, load_for
 from experiments.errors import UserError
 from experiments.idx import read_idx
 
@@ -149,6 +149,31 @@ def test_with_a_held_out_set_a_run_trains_on_the_same_few_images() -> None:
     )
     np.testing.assert_array_equal(held.train_images, whole.train_images)
     np.testing.assert_array_equal(held.test_images, hold_out(load("digits"), 837).test_images)
+
+
+@pytest.mark.parametrize("held_out", [None, 837])
+def test_wrong_labels(held_out: int | None) -> None:
+    def noisy(part: float) -> Dataset:
+        images = {"train_images": 600, "validation_images": held_out}
+        return load_for(resolve(TrainConfig(label_noise=part, seed=3, **images)))
+
+    clean, fifth, half = noisy(0.0), noisy(0.2), noisy(0.5)
+    wrong, more = (data.train_labels != clean.train_labels for data in (fifth, half))
+    assert (wrong.sum(), more.sum()) == (120, 300)
+    np.testing.assert_array_equal(fifth.train_labels[wrong], half.train_labels[wrong])
+    # Every class is given and taken away; one in ten is left to chance.
+    assert np.bincount(half.train_labels[more], minlength=10).min() > 15
+    assert np.bincount(clean.train_labels[more], minlength=10).min() > 15
+    for data in (fifth, half):
+        assert data.train_labels.dtype == clean.train_labels.dtype
+        np.testing.assert_array_equal(data.train_images, clean.train_images)
+        np.testing.assert_array_equal(data.test_labels, clean.test_labels)
+
+
+def test_wrong_labels_are_no_matter_of_the_seed() -> None:
+    first, second = (load_for(resolve(TrainConfig(label_noise=0.2, seed=s))) for s in (0, 1))
+    np.testing.assert_array_equal(first.train_labels, second.train_labels)
+    assert set(first.train_labels) == set(range(10))
 
 
 def test_something_must_be_left_to_train_on() -> None:

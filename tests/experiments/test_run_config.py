@@ -37,6 +37,7 @@ def test_what_is_given_wins() -> None:
         ("epochs", 0),
         ("seed", -1),
         ("learning_rate", 0.0),
+        ("label_noise", 1.0),
         ("momentum", 1.0),
         ("weight_decay", -1e-3),
         ("batch_size", 0),

@@ -6,9 +6,10 @@ from experiments.benchmark.presets.cheap import CHEAP
 from experiments.benchmark.presets.digits import DIGITS
 from experiments.benchmark.presets.fashion import FASHION
 from experiments.benchmark.presets.fashion_small import FASHION_SMALL
+from experiments.benchmark.presets.noisy import NOISY
 from experiments.benchmark.presets.paper import PAPER
 from experiments.benchmark.protocol import Protocol
 
 PRESETS: Mapping[str, Protocol] = {
-    preset.name: preset for preset in (DIGITS, CHEAP, FASHION_SMALL, FASHION, PAPER)
+    preset.name: preset for preset in (DIGITS, NOISY, CHEAP, FASHION_SMALL, FASHION, PAPER)
 }
