@@ -109,7 +109,8 @@ def restore(out: Path, run: str, start: Snapshot) -> Snapshot | None:
     """
     for leftover in (out / CHECKPOINTS).glob(".*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
-    for place in reversed(checkpoints(out)):
+    places = checkpoints(out)
+    for place in reversed(places):
         damage = _damage(place)
         if damage is None:
             try:
@@ -118,6 +119,8 @@ def restore(out: Path, run: str, start: Snapshot) -> Snapshot | None:
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 raise UserError(f"{place} is no checkpoint of this program: {reason}.") from None
         print(f"{place} is damaged ({damage}): left out", file=sys.stderr)
+    if places:
+        print("no whole checkpoint is left: the run begins anew", file=sys.stderr)
     return None
 
 

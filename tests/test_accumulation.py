@@ -63,6 +63,14 @@ def test_batches_without_a_common_axis(batches: chex.ArrayTree) -> None:
         xsam_jax.mean_grad_fn(_loss, batches)
 
 
+def test_loss_fn_of_several_arguments() -> None:
+    two = jnp.ones((2, 3))
+    with pytest.raises(TypeError, match="missing 1 required positional argument") as error:
+        xsam_jax.mean_grad_fn(lambda w, x, y: w * x @ y, (two, two))(jnp.ones(()))
+    note = "loss_fn is called as loss_fn(params, batch): a batch is one tree"
+    assert note in error.value.__notes__
+
+
 def test_loss_fn_that_is_no_function() -> None:
     with pytest.raises(TypeError, match=r"loss_fn must be a function .*, got 1"):
         xsam_jax.mean_grad_fn(1, jnp.ones((2, 3)))

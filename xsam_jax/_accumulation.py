@@ -54,7 +54,12 @@ def mean_grad_fn(
     (count,) = lengths
 
     def scalar_loss(params: chex.ArrayTree, batch: chex.ArrayTree) -> chex.Array:
-        value = loss_fn(params, batch)
+        try:
+            value = loss_fn(params, batch)
+        except TypeError as error:
+            if "positional argument" in str(error):
+                error.add_note("loss_fn is called as loss_fn(params, batch): a batch is one tree")
+            raise
         if not jax.tree_util.all_leaves([value]) or jnp.shape(value) != ():
             shapes = jax.tree.map(jnp.shape, value)
             raise ValueError(f"loss_fn must return a scalar and nothing beside it, got {shapes}")

@@ -27,6 +27,8 @@ def write_report(out: Path) -> None:
     Raises:
         UserError: It holds no results, or such as cannot be averaged, or cannot be written.
     """
+    if not out.is_dir():
+        raise UserError(f"{out} is no folder.")
     lines = store.read(out)
     finals = [line for line in lines if line["stage"] == "final"]
     if not finals:

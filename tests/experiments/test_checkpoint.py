@@ -126,7 +126,19 @@ def test_any_damaged_file_is_named_and_the_checkpoint_before_it_taken(
         # Of damaged checksums it is a file that they no longer fit.
         assert file.name in (said := capsys.readouterr().err) or file.name == "SHA256SUMS"
         assert f"{place} is damaged" in said
+        assert "begins anew" not in said
         shutil.rmtree(out)
+
+
+def test_a_run_of_damaged_checkpoints_alone_begins_anew_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert checkpoint.restore(tmp_path, "run", snapshot(0)) is None
+    assert not capsys.readouterr().err
+    checkpoint.save(tmp_path, "run", snapshot(3))
+    _truncate(checkpoint.place_of(tmp_path, 3) / "run.json")
+    assert checkpoint.restore(tmp_path, "run", snapshot(0)) is None
+    assert capsys.readouterr().err.endswith("no whole checkpoint is left: the run begins anew\n")
 
 
 def test_a_write_that_fails_leaves_the_last_checkpoint(

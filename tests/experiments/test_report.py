@@ -91,6 +91,8 @@ def test_published_numbers() -> None:
 def test_an_empty_folder_has_no_report(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no finished run"):
         write_report(tmp_path)
+    with pytest.raises(UserError, match=r"nowhere is no folder\.$"):
+        write_report(tmp_path / "nowhere")
 
 
 def finals(method: str, **last: Any) -> list[Line]:
