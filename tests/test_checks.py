@@ -7,12 +7,14 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+import xsam_jax
 from tests.meshes import mesh_of
 from xsam_jax import _checks
 
@@ -53,7 +55,7 @@ def scheduled(value: Any) -> None:
 
 ALLOWED: list[tuple[Callable[[Any], None], list[Any]]] = [
     (interval, [0, 2, 0.0, 2.0, 1, np.float32(2), np.array(1), jnp.array(2.0), np.int8(0)]),
-    (above, [1, 1.0, 10**400 // 10**100, 1e308]),
+    (above, [1, 1.0, 10**300, 1e308]),
     (count, [1, 2, np.int64(1), np.uint8(7)]),
     (positive, [5e-324, 1, 1e308, jnp.array(0.5)]),
     (key, [KEY, jax.random.PRNGKey(0)]),
@@ -63,7 +65,7 @@ ALLOWED: list[tuple[Callable[[Any], None], list[Any]]] = [
 ]
 REFUSED: list[tuple[Callable[[Any], None], list[Any]]] = [
     (interval, [-1e-9, 2.000001, -1, 3, math.nan, math.inf, -math.inf]),
-    (above, [1 - 1e-9, 0, -2, math.inf]),
+    (above, [1 - 1e-9, 0, -2, math.inf, 10**400]),
     (count, [0, -1, np.int64(0)]),
     (positive, [0, 0.0, -1e-300, -1, jnp.array(0.0)]),
     (choice, ["", "b", "c", "abc", None, 1]),
@@ -131,6 +133,57 @@ def test_a_traced_constant_is_nan_outside_its_interval(ends: str) -> None:
     # A number of NumPy's would be as precise as itself in what it is multiplied with.
     for value in (np.float64(1.5), jnp.array(1.5), 1.5):
         assert type(constant(value)) is float
+
+
+# What may be traced and has no number to check, with a value out of its range and a good one.
+CONSTANTS: list[tuple[Callable[[Any], Any], float, float]] = [
+    (lambda x: xsam_jax.friendly_sam(decay=x), 1.5, 0.8),
+    *(
+        (lambda x, method=method, of=of: method(eigenvector=of(x)), -0.5, 0.5)
+        for method in (xsam_jax.xsam, xsam_jax.eigen_sam)
+        for of in (
+            lambda x: xsam_jax.oja(rate=x),
+            lambda x: xsam_jax.subspace(ridge=x),
+            lambda x: xsam_jax.subspace(decay=x),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "bad", "good"), CONSTANTS)
+def test_a_bad_traced_constant_is_a_bad_step(
+    make: Callable[[Any], Any], bad: float, good: float
+) -> None:
+    """Its direction is not a number, and the state is the one before."""
+    matrix = jnp.diag(jnp.array([3.0, 2.0, 1.0]))
+    params = jnp.array([1.0, -2.0, 3.0])
+
+    def steps(value: Any) -> Any:
+        tx = make(value)
+        state = tx.init(params)
+        for i in range(3):
+            at = params + i
+            direction, state = tx.update(matrix @ at, state, at, grad_fn=lambda w: matrix @ w)
+        return direction, state
+
+    directions, states = jax.vmap(steps)(jnp.array([bad, good, jnp.nan]))
+    np.testing.assert_array_equal(jnp.isnan(directions).all(1), [True, False, True])
+    chex.assert_trees_all_close((directions[1], jax.tree.map(lambda x: x[1], states)), steps(good))
+    start = make(good).init(params)
+    for lane in (0, 2):
+        found = jax.tree.map(lambda x, lane=lane: x[lane], states)
+        chex.assert_trees_all_equal(found, start._replace(count=jnp.array(3)))
+
+
+@pytest.mark.parametrize("alpha", [np.uint8(1), jnp.uint32(1), lambda _: jnp.uint32(1)])
+def test_unsigned_integers_are_numbers(alpha: Any) -> None:
+    g = jnp.array([3.0, 4.0])
+    for make in (xsam_jax.gsam, lambda alpha: xsam_jax.friendly_sam(sigma=alpha)):
+        state = make(1.0).init(g)
+        found, expected = (
+            make(value).update(g, state, g, grad_fn=lambda w: w**2)[0] for value in (alpha, 1.0)
+        )
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_ends_of_a_constant_s_interval() -> None:

@@ -118,6 +118,16 @@ def test_a_function_is_rewritten_for_each_mesh() -> None:
     assert loops()
 
 
+def test_a_function_that_is_called_often_is_looked_through_once() -> None:
+    """Twice in each of 64 functions, one inside the other: 2**64 times in all."""
+    fn = jnp.sin
+    for _ in range(64):
+        fn = jax.jit(lambda x, fn=fn: fn(x) + fn(x))
+    closed = jax.make_jaxpr(fn)(1.0)
+    assert _channels_last.contains(closed.jaxpr, lax.sin_p)
+    assert not _channels_last.contains(closed.jaxpr, lax.cos_p)
+
+
 def test_names_and_lines_of_the_source_are_kept() -> None:
     """So that a profile shows the layers of the second gradient and of the Hessian products."""
     tx = xsam_jax.xsam(eigenvector=xsam_jax.power_iteration(iters=2))

@@ -241,6 +241,15 @@ def test_hyperparameters_of_numpy_leave_the_state_s_dtype() -> None:
     chex.assert_trees_all_equal_shapes_and_dtypes(jax.eval_shape(update, state), state)
 
 
+def test_gradients_of_double_precision_leave_the_state_s_dtype() -> None:
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), quadratic.start(3))
+    tx = xsam_jax.xsam(eigenvector=xsam_jax.subspace())
+    state = tx.init(params)
+    double = lambda w: jax.tree.map(lambda leaf: leaf.astype(jnp.float64), w)
+    update = lambda state: tx.update(double(params), state, params, grad_fn=double)[1]
+    chex.assert_trees_all_equal_shapes_and_dtypes(jax.eval_shape(update, state), state)
+
+
 @pytest.mark.parametrize(
     ("argument", "value"), [("size", 0), ("decay", 1.0), ("decay", 0), ("ridge", -1.0)]
 )

@@ -61,4 +61,6 @@ def _unit(tree: chex.ArrayTree) -> chex.ArrayTree:
     if not leaves:
         return tree
     largest = functools.reduce(jnp.maximum, [jnp.max(jnp.abs(leaf)) for leaf in leaves])
+    # The reciprocals of the largest numbers are below the smallest normal one, which is zero.
+    largest = jnp.where(largest > 1, largest / 8, largest)
     return _linalg.unit(_linalg.scale(_linalg.reciprocal(largest), tree))

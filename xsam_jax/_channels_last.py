@@ -81,11 +81,18 @@ def evaluate(closed: core.ClosedJaxpr, out_shape: chex.ArrayTree, args: chex.Arr
 
 def contains(jaxpr: core.Jaxpr, primitive: core.Primitive) -> bool:
     """Whether ``primitive`` occurs in ``jaxpr`` or in a jaxpr inside of it."""
-    return any(
-        eqn.primitive is primitive
-        or any(contains(inner, primitive) for inner in core.jaxprs_in_params(eqn.params))
-        for eqn in jaxpr.eqns
-    )
+    known: set[int] = set()  # a function that is called twice is looked through once
+
+    def found(jaxpr: core.Jaxpr) -> bool:
+        if id(jaxpr) in known:
+            return False
+        known.add(id(jaxpr))
+        return any(
+            eqn.primitive is primitive or any(map(found, core.jaxprs_in_params(eqn.params)))
+            for eqn in jaxpr.eqns
+        )
+
+    return found(jaxpr)
 
 
 def _evaluate(jaxpr: core.Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:

@@ -1,6 +1,8 @@
 """Checks of arguments, with errors that name the argument, its value and what is allowed."""
 
+import functools
 import math
+import operator
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -36,7 +38,10 @@ def schedule(
         if not isinstance(result, jax.core.Tracer):
             if callable(value):
                 number(f"the value of the schedule {name}", result, low, high, _TOLERANCE)
-            return result
+            # An unsigned integer has no negative.
+            return (
+                result if jnp.issubdtype(jnp.result_type(result), jnp.floating) else float(result)
+            )
         number(f"the value of the schedule {name}", result, low, high)
         return _or_nan(result, low, high)
 
@@ -53,6 +58,19 @@ def constant(name: str, value: Any, low: float, high: float = math.inf, ends: st
         return _or_nan(value, low, high)
     # A NumPy number would make what it is multiplied with as precise as itself.
     return float(value)
+
+
+def nan_with(schedule: Schedule, *constants: Any) -> Schedule:
+    """``schedule``, and NaN where one of some `constant` is: a traced one that is out of range."""
+    traced = [value for value in constants if isinstance(value, jax.core.Tracer)]
+    if not traced:
+        return schedule
+
+    def checked(count: chex.Numeric) -> chex.Numeric:
+        lost = functools.reduce(operator.or_, map(jnp.isnan, traced))
+        return jnp.where(lost, jnp.nan, schedule(count))
+
+    return checked
 
 
 def _or_nan(value: chex.Array, low: float, high: float) -> chex.Array:
@@ -87,9 +105,13 @@ def number(
         raise TypeError(f"{name} must be {allowed}, got {value!r}")
     if isinstance(value, jax.core.Tracer):
         return
-    left_out = (ends[0] == "(" and value == low) or (ends[1] == ")" and value == high)
-    inside = low - tolerance <= float(value) <= high + tolerance
-    if left_out or not (inside and math.isfinite(value)):
+    try:
+        size = float(value)
+    except OverflowError:  # an integer that no float can be
+        size = math.inf
+    left_out = (ends[0] == "(" and size == low) or (ends[1] == ")" and size == high)
+    inside = low - tolerance <= size <= high + tolerance
+    if left_out or not (inside and math.isfinite(size)):
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
 
 

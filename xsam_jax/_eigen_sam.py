@@ -71,9 +71,9 @@ def eigen_sam(
       Luo et al., `Explicit Eigenvalue Regularization Improves Sharpness-Aware Minimization
       <https://arxiv.org/abs/2501.12666>`_, 2024.
     """
-    radius = _checks.schedule("rho", rho)
     weight = _checks.schedule("alpha", alpha)
     check_tracker(eigenvector, per_device)
+    radius = _checks.nan_with(_checks.schedule("rho", rho), *eigenvector.constants)
 
     def init(params: chex.ArrayTree) -> EigenSAMState:
         return EigenSAMState(jnp.zeros([], jnp.int32), *eigenvector.init(params))

@@ -57,12 +57,14 @@ class Tracker(NamedTuple):
         know without a pass over it, or on the old one where the new value is not finite.
       init: parameters -> pair before the first step.
       free: whether its product is that of the two gradients, `free_product`.
+      constants: hyperparameters that may be traced, and NaN then: so is the method's radius.
     """
 
     before: Callable[[Ascent, Eigenpair, chex.Array], Eigenpair]
     after: After
     init: Callable[[chex.ArrayTree], Eigenpair] = unknown
     free: bool = False
+    constants: tuple[Any, ...] = ()
 
 
 def check_tracker(tracker: Any, per_device: bool) -> None:
@@ -88,14 +90,16 @@ def free_product(step: Descent) -> tuple[_linalg.Scaled, chex.ArrayTree]:
     return _linalg.Scaled(inverse * scale, tree), product
 
 
-def from_gradients(after: After, init: Callable[[chex.ArrayTree], Eigenpair] = unknown) -> Tracker:
+def from_gradients(
+    after: After, *constants: Any, init: Callable[[chex.ArrayTree], Eigenpair] = unknown
+) -> Tracker:
     """A tracker that takes no Hessian-vector product."""
 
     def before(step: Ascent, pair: Eigenpair, count: chex.Array) -> Eigenpair:
         del step, count
         return pair
 
-    return Tracker(before, after, init, free=True)
+    return Tracker(before, after, init, free=True, constants=constants)
 
 
 def after_step(

@@ -59,9 +59,9 @@ def friendly_sam(
       Li et al., `Friendly Sharpness-Aware Minimization <https://arxiv.org/abs/2403.12350>`_, 2024.
       The average is taken before the step's own gradient enters it, as in the reference code.
     """
-    radius = _checks.schedule("rho", rho)
-    share = _checks.schedule("sigma", sigma)
     decay = _checks.constant("decay", decay, low=0.0, high=1.0)
+    radius = _checks.nan_with(_checks.schedule("rho", rho), decay)
+    share = _checks.schedule("sigma", sigma)
 
     def init(params: chex.ArrayTree) -> FriendlySAMState:
         return FriendlySAMState(jnp.zeros([], jnp.int32), _linalg.zeros_like(params))

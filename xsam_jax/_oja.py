@@ -78,4 +78,4 @@ def oja(rate: chex.Numeric = 0.3) -> Tracker:
 
         return pair._replace(vector=vector, value=value), projection
 
-    return from_gradients(after)
+    return from_gradients(after, rate)

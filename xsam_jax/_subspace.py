@@ -121,6 +121,8 @@ def subspace(size: int = 4, *, decay: chex.Numeric = 0.98, ridge: chex.Numeric =
             for i in range(size)
         )
         value = value.astype(jnp.float32)
+        # Of the state's dtype, whatever that of the gradients.
+        responses, covariance = _linalg.cast_like((responses, covariance), pair.memory[1:])
         memory = SubspaceMemory(tuple(others), responses, covariance)
         # The fit may cancel to zero where curvatures change their sign.
         usable = (length > 0) & (_norm(seen.metric, basis[:, 0]) > 0)
@@ -132,7 +134,7 @@ def subspace(size: int = 4, *, decay: chex.Numeric = 0.98, ridge: chex.Numeric =
 
         return new, projection
 
-    return from_gradients(after, init)
+    return from_gradients(after, ridge, decay, init=init)
 
 
 class _Seen(NamedTuple):
@@ -148,11 +150,12 @@ def _fit(
 ) -> tuple[chex.Array, chex.Array, chex.Array, chex.Array]:
     """The step of `subspace`: the new basis [size + 1, size], the eigenvalue, ``R`` and ``C``."""
     metric, size = seen.metric, len(seen.x) - 1
+    responses, covariance = _linalg.cast(pair.memory[1:], metric.dtype)
     h = jnp.zeros_like(seen.x).at[size].set(1)
     old = _filled(metric)
     along = old.T @ seen.x
-    images = decay * old @ pair.memory.responses + jnp.outer(h, along)
-    covariance = decay * pair.memory.covariance + jnp.outer(along, along)
+    images = decay * old @ responses + jnp.outer(h, along)
+    covariance = decay * covariance + jnp.outer(along, along)
 
     weight = _linalg.ratio(along[0], covariance[0, 0])
     value = pair.value.astype(weight.dtype)

@@ -107,9 +107,9 @@ def xsam(
       Duan et al., *X-SAM: Boosting Sharpness-Aware Minimization with Dominant-Eigenvector Gradient
       Correction*.
     """
-    radius = _checks.schedule("rho", rho)
     strength = _checks.schedule("alpha", alpha, high=2.0)
     check_tracker(eigenvector, per_device)
+    radius = _checks.nan_with(_checks.schedule("rho", rho), *eigenvector.constants)
     _checks.choice("correction", correction, ("signed", "projector"))
     _checks.boolean("normalize", normalize)
     if not callable(alpha) and not isinstance(alpha, jax.core.Tracer):
