@@ -17,7 +17,15 @@ README = (ROOT / "README.md").read_text()
 COST = (ROOT / "docs" / "cost.md").read_text()
 BENCHMARKS = (ROOT / "docs" / "benchmarks.md").read_text()
 SPEED = sorted((RESULTS / "speed").glob("*.json"))
-REPORTS = ("digits", "fashion_small", "cheap", "cheap_fashion", "fashion_gpu", "digits_again")
+REPORTS = (
+    "digits",
+    "digits_again",
+    "fashion_small",
+    "fashion_small_again",
+    "cheap",
+    "cheap_fashion",
+    "fashion_gpu",
+)
 
 
 def quoted(text: str) -> list[str]:
