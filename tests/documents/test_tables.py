@@ -20,6 +20,8 @@ SPEED = sorted((RESULTS / "speed").glob("*.json"))
 REPORTS = (
     "digits",
     "digits_again",
+    "noisy",
+    "noisy_again",
     "fashion_small",
     "fashion_small_again",
     "cheap",
@@ -57,7 +59,7 @@ def test_benchmark_tables_are_from_the_reports() -> None:
     reports = [quoted((RESULTS / name / "report.md").read_text()) for name in REPORTS]
     section = README[README.index("## Does it help?") : README.index("## Cost")]
     lines = [*quoted(section), *quoted(BENCHMARKS)]
-    assert len(lines) == 11 + (11 + 12 + 10 + 10)
+    assert len(lines) == 11 + (11 + 16 + 12 + 10 + 10)
     assert {*lines} <= {line for lines in reports for line in lines}
 
 
