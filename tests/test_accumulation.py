@@ -69,6 +69,9 @@ def test_loss_fn_of_several_arguments() -> None:
         xsam_jax.mean_grad_fn(lambda w, x, y: w * x @ y, (two, two))(jnp.ones(()))
     note = "loss_fn is called as loss_fn(params, batch): a batch is one tree"
     assert note in error.value.__notes__
+    with pytest.raises(TypeError, match="unsupported operand") as error:
+        xsam_jax.mean_grad_fn(lambda w, batch: w + "1", two)(jnp.ones(()))
+    assert note not in error.value.__notes__
 
 
 def test_loss_fn_that_is_no_function() -> None:
