@@ -57,7 +57,8 @@ class Tracker(NamedTuple):
         know without a pass over it, or on the old one where the new value is not finite.
       init: parameters -> pair before the first step.
       free: whether its product is that of the two gradients, `free_product`.
-      constants: hyperparameters that may be traced, and NaN then: so is the method's radius.
+      constants: its hyperparameters. Where a traced one is NaN, being out of its range, the
+        method's radius is NaN too.
     """
 
     before: Callable[[Ascent, Eigenpair, chex.Array], Eigenpair]

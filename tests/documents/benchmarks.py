@@ -6,7 +6,7 @@ from statistics import mean
 from typing import Any
 
 from experiments.report.statistics import holm, paired
-from tests.documents.text import RESULTS
+from tests.documents.text import RESULTS, runs
 
 VERDICTS = ("better", "worse", "not significant")
 NORMALIZED = (
@@ -31,6 +31,11 @@ def of(runs: list[dict[str, Any]], value: str, **chosen: Any) -> dict[str, list[
         if all(run[name] == wanted for name, wanted in chosen.items()):
             found.setdefault(run["method"], []).append(run[value])
     return found
+
+
+def on(network: str, *names: str) -> list[dict[str, Any]]:
+    """The runs on one network of some benchmarks."""
+    return [run for name in names for run in runs(name) if run["model"] == network]
 
 
 def means(values: dict[str, list[float]]) -> dict[str, float]:
@@ -59,6 +64,14 @@ def verdicts(name: str) -> dict[str, list[str]]:
     """What a report says of each method but SAM, one after the other for its networks."""
     judged = {m: [c for c in cells if c in VERDICTS] for m, cells in report(name).items()}
     return {method: found for method, found in judged.items() if found}
+
+
+def better(name: str, place: int) -> set[str]:
+    """What a report says is better than SAM on its network of this place; nothing is worse."""
+    found = {method: judged[place] for method, judged in verdicts(name).items()}
+    assert found.keys() == {run["method"] for run in runs(name)} - {"sam"}
+    assert "worse" not in found.values()
+    return {method for method, verdict in found.items() if verdict == "better"}
 
 
 def by_seed(finals: Iterable[dict[str, Any]]) -> Accuracies:

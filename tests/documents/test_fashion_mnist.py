@@ -11,11 +11,13 @@ from experiments.report.statistics import LEVEL
 from tests.documents.benchmarks import (
     FORMS,
     VERDICTS,
+    better,
     by_seed,
     compare,
     halves,
     means,
     of,
+    on,
     report,
     verdicts,
 )
@@ -25,7 +27,7 @@ from tests.documents.text import BENCHMARKS, README, RESULTS, ends, lines, runs,
 def test_fashion_small_on_resnet8() -> None:
     (images,) = {run["train_images"] for run in runs("fashion_small")}
     says(BENCHMARKS, "does the same for ten methods on # images of Fashion-MNIST", images)
-    finals = [run for run in runs("fashion_small") if run["model"] == "resnet8"]
+    finals = on("resnet8", "fashion_small")
     found = of(finals, "test_accuracy")
     assert {len(accuracies) for accuracies in found.values()} == {len(found)} == {10}
     accuracy = means(found)
@@ -34,11 +36,7 @@ def test_fashion_small_on_resnet8() -> None:
         "# to # points above SAM, two of the four significantly in this table,",
         *ends(accuracy[method] - accuracy["sam"] for method in FORMS),
     )
-    assert {method: on_resnet for method, (on_resnet, _) in verdicts("fashion_small").items()} == {
-        method: "better" if method in ("xsam_projector", "xsam_oja") else "not significant"
-        for method in accuracy
-        if method != "sam"
-    }
+    assert better("fashion_small", 0) == {"xsam_projector", "xsam_oja"}
     others = accuracy.keys() - set(FORMS)
     gaps, p = compare(by_seed(finals), itertools.product(FORMS, others))
     says(BENCHMARKS, "and # to # above every method of the other group", *ends(gaps))
@@ -74,19 +72,12 @@ def test_fashion_small_on_resnet8() -> None:
 
 
 def test_twenty_seeds_on_resnet8() -> None:
-    again = [run for run in runs("fashion_small_again") if run["model"] == "resnet8"]
-    accuracy = means(of(again, "test_accuracy"))
+    accuracy = means(of(on("resnet8", "fashion_small_again"), "test_accuracy"))
     gains = ends(accuracy[method] - accuracy["sam"] for method in FORMS)
     says(BENCHMARKS, "all four are significantly above SAM, by # to # points. Over the 20", *gains)
-    assert {
-        method: on_resnet for method, (on_resnet, _) in verdicts("fashion_small_again").items()
-    } == {
-        method: "better" if method in FORMS else "not significant"
-        for method in accuracy
-        if method != "sam"
-    }
+    assert better("fashion_small_again", 0) == {*FORMS}
 
-    both = [*again, *(run for run in runs("fashion_small") if run["model"] == "resnet8")]
+    both = on("resnet8", "fashion_small", "fashion_small_again")
     found = by_seed(both)
     assert {len(accuracies) for accuracies in found.values()} == {20}
     accuracy = means({method: [*accuracies.values()] for method, accuracies in found.items()})
@@ -140,8 +131,7 @@ def test_no_choice_lies_at_the_edge_of_the_search() -> None:
 
 
 def test_fashion_small_on_a_cnn() -> None:
-    finals = runs("fashion_small")
-    cnn = of(finals, "test_accuracy", model="small_cnn")
+    cnn = of(on("small_cnn", "fashion_small"), "test_accuracy")
     assert {len(accuracies) for accuracies in cnn.values()} == {10}
     says(BENCHMARKS, "its means are # to #%, but single", *ends(means(cnn).values()))
     falls = {method: max(found) - min(found) for method, found in cnn.items()}
@@ -155,12 +145,9 @@ def test_fashion_small_on_a_cnn() -> None:
         "xsam": 1,
     }
     says(BENCHMARKS, "On a small CNN nothing is significant in the first ten seeds.")
-    judged = verdicts("fashion_small")
-    assert judged.keys() == cnn.keys() - {"sam"}
-    assert {on_cnn for _, on_cnn in judged.values()} == {"not significant"}
+    assert better("fashion_small", 1) == set()
 
-    again = [run for run in runs("fashion_small_again") if run["model"] == "small_cnn"]
-    accuracy = means(of(again, "test_accuracy"))
+    accuracy = means(of(on("small_cnn", "fashion_small_again"), "test_accuracy"))
     says(
         BENCHMARKS,
         "the four that normalise end at # to #% and are significantly above SAM, by # to # points",
@@ -168,12 +155,8 @@ def test_fashion_small_on_a_cnn() -> None:
         *ends(accuracy[method] - accuracy["sam"] for method in FORMS),
     )
     says(README, "significantly above SAM in one set of ten seeds; in the other nothing is sign")
-    assert {method: on_cnn for method, (_, on_cnn) in verdicts("fashion_small_again").items()} == {
-        method: "better" if method in FORMS else "not significant"
-        for method in cnn
-        if method != "sam"
-    }
-    both = by_seed([*again, *(run for run in finals if run["model"] == "small_cnn")])
+    assert better("fashion_small_again", 1) == {*FORMS}
+    both = by_seed(on("small_cnn", "fashion_small", "fashion_small_again"))
     says(BENCHMARKS, "over all # nothing is significant", len(both["sam"]))
     _, p = compare(both, itertools.combinations(both, 2))
     assert min(p) > LEVEL

@@ -17,18 +17,13 @@ seeds (results/noisy_again):
 
 from dataclasses import replace
 
-from experiments.benchmark.presets.digits import DIGITS
-from experiments.benchmark.protocol import Tuning
+from experiments.benchmark.presets.digits import DIGITS, TUNING
 
 NOISY = replace(
     DIGITS,
     name="noisy",
     settings={**DIGITS.settings, "label_noise": 0.2},
-    tuning=Tuning(
-        trials=48,
-        seeds=tuple(range(100, 106)),
-        learning_rate=(0.002, 0.1),
-        rho=(0.1, 1.0),
-        validation_images=837,
+    tuning=replace(
+        TUNING, trials=48, seeds=tuple(range(100, 106)), learning_rate=(0.002, 0.1), rho=(0.1, 1.0)
     ),
 )
