@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._channels_last import channels_last
+from xsam_jax._channels_last import channels_last, compiled_once
 from xsam_jax._hvp import GradFn
 
 
@@ -72,7 +72,10 @@ def mean_grad_fn(
             grads = channels_last(jax.grad(scalar_loss))(params, batch)
             return _linalg.cast_like(_linalg.combine((1, total), (1, grads)), total), None
 
-        total, _ = lax.scan(add, _linalg.zeros_like(params), batches)
-        return _linalg.cast_like(_linalg.scale(1 / count, total), params)
+        def mean() -> chex.ArrayTree:
+            total, _ = lax.scan(add, _linalg.zeros_like(params), batches)
+            return _linalg.cast_like(_linalg.scale(1 / count, total), params)
+
+        return compiled_once(mean)
 
     return grad_fn

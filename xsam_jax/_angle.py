@@ -47,11 +47,11 @@ def angle(grads: chex.ArrayTree, v: chex.ArrayTree, *, layerwise: bool = False) 
         grads = jax.tree.map(_unit, grads)
     a, b = _unit(grads), _unit(v)
     # Kahan's formula: the arc cosine loses half the digits near 0 and 180.
-    half = jnp.arctan2(
-        _linalg.norm(_linalg.combine((1, a), (-1, b))),
-        _linalg.norm(_linalg.combine((1, a), (1, b))),
-    )
-    return jnp.rad2deg(2 * half)
+    difference = _linalg.norm(_linalg.combine((1, a), (-1, b)))
+    total = _linalg.norm(_linalg.combine((1, a), (1, b)))
+    # Without a direction there is no derivative either.
+    none = (difference == 0) & (total == 0)
+    return jnp.rad2deg(2 * jnp.arctan2(difference, jnp.where(none, 1, total)))
 
 
 def _unit(tree: chex.ArrayTree) -> chex.ArrayTree:

@@ -16,6 +16,7 @@ from jax.extend.core.primitives import conv_general_dilated_p, remat_p
 
 from xsam_jax import _checks, _placement
 from xsam_jax._convolution import convolve
+from xsam_jax._interned import interned
 
 # A compiled function that is called outside of `jax.jit` must be the same object in every call, by
 # which JAX finds what it has compiled. In a mesh it is another.
@@ -71,6 +72,11 @@ def channels_last(fn: Callable[P, T]) -> Callable[P, T]:
         return result
 
     return wrapped
+
+
+def compiled_once(compute: Callable[[], T]) -> T:
+    """``compute()``, whose loops are not compiled anew in each call outside of `jax.jit`."""
+    return compute() if _placement.compiling() else channels_last(compute)()
 
 
 def evaluate(closed: core.ClosedJaxpr, out_shape: chex.ArrayTree, args: chex.ArrayTree) -> Any:
@@ -145,7 +151,12 @@ def _bind(eqn: core.JaxprEqn, operands: Sequence[Any]) -> Any:
     if eqn.primitive is remat_p and not _placement.compiling():
         # It is executed one by one, and after a derivative it is another function in every step.
         return _evaluate(eqn.params["jaxpr"], (), operands)
-    params = {name: _rewrite(value) for name, value in eqn.params.items()}
+    params = eqn.params
+    if not _placement.compiling():
+        # Where no operand is traced, nothing is differentiated.
+        executed = not any(isinstance(operand, jax.core.Tracer) for operand in operands)
+        params = {name: interned(value, executed) for name, value in params.items()}
+    params = {name: _rewrite(value) for name, value in params.items()}
     return eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(params))
 
 

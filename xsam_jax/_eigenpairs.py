@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from xsam_jax import _checks
+from xsam_jax._channels_last import compiled_once
 from xsam_jax._hessian import flat_hessian
 from xsam_jax._hvp import GradFn
-from xsam_jax._lanczos import inner_products, norm, tridiagonalize
+from xsam_jax._lanczos import eigh, inner_products, norm, tridiagonalize
 
 
 class Eigenpairs(NamedTuple):
@@ -85,6 +86,21 @@ def top_eigenpairs(
     if start is not None:
         _checks.real("start", start)
         _checks.same_tree("start", start, params)
+        start = lax.stop_gradient(start)
+    return compiled_once(
+        lambda: _top_eigenpairs(grad_fn, params, k, num_matvecs, which, start, key)
+    )
+
+
+def _top_eigenpairs(
+    grad_fn: GradFn,
+    params: chex.ArrayTree,
+    k: int,
+    num_matvecs: int,
+    which: str,
+    start: chex.ArrayTree | None,
+    key: chex.PRNGKey,
+) -> Eigenpairs:
     hessian = flat_hessian(grad_fn, params)
     depth = min(num_matvecs, hessian.size)
     if k > depth:
@@ -99,17 +115,22 @@ def top_eigenpairs(
     # The basis must stay orthogonal: no TF32 or bfloat16 multiplications.
     with jax.default_matmul_precision("highest"):
         basis, tridiagonal = tridiagonalize(
-            hessian, depth, key, None if start is None else hessian.flatten(start)
+            hessian.fixed(), depth, key, None if start is None else hessian.flatten(start)
         )
-        ritz_values, coefficients = jnp.linalg.eigh(tridiagonal)
+        ritz_values, coefficients = eigh(tridiagonal)
         vectors = coefficients[:, leading(ritz_values)].T @ basis
         # Rayleigh-Ritz with the products themselves: values and residuals do not trust the
         # tridiagonal matrix.
         products = lax.map(hessian.matvec, vectors)
         projected = lax.map(partial(inner_products, products), vectors)
-        values, rotation = jnp.linalg.eigh((projected + projected.T) / 2)
+        symmetric = projected / 2 + projected.T / 2  # the sum may overflow
+        values, rotation = eigh(lax.stop_gradient(symmetric))
         order = leading(values)
         values, rotation = values[order], rotation[:, order].T
-        vectors, products = rotation @ vectors, rotation @ products
+        vectors, products = rotation @ vectors, rotation @ lax.stop_gradient(products)
+        # Hellmann and Feynman: d value = v.T dH v. The derivative of `eigh` is not a number where
+        # any two eigenvalues are equal.
+        quotients = jnp.sum((rotation @ symmetric) * rotation, axis=1)
     residuals = norm(products - values[:, None] * vectors)
+    values += quotients - lax.stop_gradient(quotients)
     return Eigenpairs(values, jax.vmap(hessian.unflatten)(vectors), residuals)

@@ -7,25 +7,45 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from xsam_jax import _checks, _linalg, _placement
 from xsam_jax._hvp import GradFn, hvp
 
 
 class FlatHessian(NamedTuple):
-    """The Hessian as a symmetric matrix of shape [size, size], known by its products."""
+    """The Hessian as a symmetric matrix of shape [size, size], known by its products.
 
-    matvec: Callable[[chex.Array], chex.Array]
+    Attributes:
+      product: ``(vector, *constants) -> Hessian times vector``, of shape [size].
+      constants: all that the Hessian can be differentiated with respect to: of the parameters and
+        of what the gradient function closes over.
+      flatten: tree like the parameters -> [size].
+      unflatten: its inverse.
+      size: number of parameters.
+      dtype: of the vectors.
+    """
+
+    product: Callable[..., chex.Array]
+    constants: list[Any]
     flatten: Callable[[chex.ArrayTree], chex.Array]
     unflatten: Callable[[chex.Array], chex.ArrayTree]
     size: int
     dtype: Any
 
+    def matvec(self, vector: chex.Array) -> chex.Array:
+        """The Hessian times ``vector``."""
+        return self.product(vector, *self.constants)
+
+    def fixed(self) -> "FlatHessian":
+        """The same Hessian as a constant of differentiation."""
+        return self._replace(constants=lax.stop_gradient(self.constants))
+
 
 def flat_hessian(grad_fn: GradFn, params: chex.ArrayTree) -> FlatHessian:
     """The Hessian of ``grad_fn`` at ``params`` on vectors of the statistics' dtype.
 
-    ``matvec`` is traced here, once, however many loops it runs in afterwards, and keeps the
+    The product is traced here, once, however many loops it runs in afterwards, and keeps the
     matmul precision that is in force here.
     """
     leaves, structure = jax.tree.flatten(params)
@@ -56,7 +76,8 @@ def flat_hessian(grad_fn: GradFn, params: chex.ArrayTree) -> FlatHessian:
     vector = _placement.varying_like(jnp.zeros((size,), dtype), params)
     traced, constants = jax.closure_convert(product, vector)
     return FlatHessian(
-        lambda flat: traced(_placement.varying_like(flat, params), *constants),
+        lambda flat, *constants: traced(_placement.varying_like(flat, params), *constants),
+        constants,
         flatten,
         unflatten,
         size,

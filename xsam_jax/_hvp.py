@@ -13,9 +13,12 @@ GradFn = Callable[[chex.ArrayTree], chex.ArrayTree]
 
 _NO_FORWARD_DERIVATIVE = (
     "grad_fn, or curvature_grad_fn where that is given, must be differentiable in forward mode, "
-    "but it runs a jax.custom_vjp whose forward or backward rule calls a custom_vjp function "
-    "itself: let the rule call the undecorated function, or use jax.custom_jvp, or give a "
-    "curvature_grad_fn without it, or track the eigenvector without products (oja)"
+    "but something in it has no forward derivative: a kernel, a callback to the host or a foreign "
+    "function, as in fused attention, or a jax.custom_vjp whose forward or backward rule calls a "
+    "custom_vjp function itself. Measure the curvature of a gradient function without it; in a "
+    "training step give that as curvature_grad_fn, or track the eigenvector without products (oja, "
+    "subspace). A function of your own can have a jax.custom_jvp, and a rule can call the "
+    "undecorated function"
 )
 
 
@@ -36,9 +39,9 @@ def hvp(grad_fn: GradFn, params: chex.ArrayTree, v: chex.ArrayTree) -> chex.Arra
       A tree like ``params``; leaves float32, or float64 if any leaf of ``params`` is.
 
     Raises:
-      TypeError: a leaf of ``params`` is not real floating point, or the gradient runs a
-        `jax.custom_vjp` function whose forward or backward rule calls such a function again, most
-        often itself: it has no forward derivative.
+      TypeError: a leaf of ``params`` is not real floating point, or something in ``grad_fn`` has no
+        forward derivative: a kernel, a callback to the host or a foreign function, or a
+        `jax.custom_vjp` whose forward or backward rule calls such a function again.
       ValueError: ``v`` or the gradient is not a tree like ``params``.
 
     Example:
@@ -57,16 +60,25 @@ def hvp(grad_fn: GradFn, params: chex.ArrayTree, v: chex.ArrayTree) -> chex.Arra
         return jax.jvp(grad_fn, (params,), (v,))[1]
 
     args = (params, _placement.varying_like(_linalg.cast_like(v, params), params))
-    # Traced, not called: JAX finds a function without a forward derivative only when it compiles.
+    # Traced, not called: JAX finds some functions without a forward derivative when it compiles.
     try:
         closed, out_shape = jax.make_jaxpr(product, return_shape=True)(*args)
-    except TypeError as error:
-        if "custom_vjp" not in str(error):
-            raise
-        raise TypeError(_NO_FORWARD_DERIVATIVE) from error
+    except Exception as error:
+        if _traces(grad_fn, params):
+            raise TypeError(_NO_FORWARD_DERIVATIVE) from error
+        raise
     if contains(closed.jaxpr, custom_lin_p):
         raise TypeError(_NO_FORWARD_DERIVATIVE)
     _checks.same_tree("the result of grad_fn", out_shape, params)
     _checks.real("the result of grad_fn", out_shape)
     result = evaluate(closed, out_shape, args)
     return _linalg.cast(result, _linalg.statistics_dtype(params))
+
+
+def _traces(grad_fn: GradFn, params: chex.ArrayTree) -> bool:
+    """Whether the gradient itself is in order."""
+    try:
+        jax.eval_shape(grad_fn, params)
+    except Exception:
+        return False
+    return True

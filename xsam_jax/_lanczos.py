@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from xsam_jax import _placement
+from xsam_jax import _linalg, _placement
 from xsam_jax._hessian import FlatHessian
 
 
@@ -50,8 +50,8 @@ def tridiagonalize(
     if start is None:
         start = random
     else:
-        length = norm(start)
-        start = jnp.where((length > 0) & jnp.isfinite(length), start, random)
+        largest = jnp.max(jnp.abs(start))
+        start = jnp.where((largest > 0) & jnp.isfinite(largest), start, random)
 
     def step(
         i: chex.Array, carry: tuple[chex.Array, chex.Array, chex.Array, chex.Array]
@@ -61,8 +61,7 @@ def tridiagonalize(
         product = hessian.matvec(vector)
         # The first pass takes away ||H||, the second its rounding errors.
         residual = _orthogonal(_orthogonal(product, basis), basis)
-        length = norm(residual)
-        candidate = _orthogonal(residual / jnp.where(length > 0, length, 1), basis)
+        candidate = _orthogonal(_unit(residual), basis)
 
         def replaced() -> chex.Array:
             random = jax.random.normal(jax.random.fold_in(key, i), (size,), dtype)
@@ -72,7 +71,7 @@ def tridiagonalize(
         return (
             basis,
             diagonal.at[i].set(jnp.sum(basis[i] * product)),
-            off_diagonal.at[i].set(length),
+            off_diagonal.at[i].set(norm(residual)),
             _unit(vector),
         )
 
@@ -84,16 +83,25 @@ def tridiagonalize(
     return Tridiagonalization(basis, jnp.diag(diagonal) + beside + beside.T)
 
 
+def eigh(matrix: chex.Array) -> tuple[chex.Array, chex.Array]:
+    """Eigenvalues and eigenvectors of a symmetric matrix, also of the largest numbers."""
+    # JAX would make it symmetric by a sum, which may overflow.
+    values, vectors = jnp.linalg.eigh(matrix, symmetrize_input=False)
+    return values, vectors
+
+
 def inner_products(vectors: chex.Array, vector: chex.Array) -> chex.Array:
     """``vectors @ vector`` of [number, size] and [size], as sums that do not lose digits."""
     return jnp.sum(vectors * vector[None], axis=1)
 
 
 def norm(vectors: chex.Array) -> chex.Array:
-    """Euclidean norms along the last axis, also of numbers whose squares float32 does not have."""
-    largest = jnp.max(jnp.abs(vectors), axis=-1)
-    largest = jnp.where(largest > 0, largest, 1)
-    return largest * jnp.linalg.norm(vectors / largest[..., None], axis=-1)
+    """Euclidean norms along the last axis, also of numbers whose squares float32 does not have.
+
+    The derivative at a zero vector is 0.
+    """
+    scale, scaled = _scaled(vectors)
+    return scale * _linalg.root(jnp.sum(scaled**2, axis=-1))
 
 
 def _orthogonal(vector: chex.Array, basis: chex.Array) -> chex.Array:
@@ -102,5 +110,16 @@ def _orthogonal(vector: chex.Array, basis: chex.Array) -> chex.Array:
 
 
 def _unit(vector: chex.Array) -> chex.Array:
-    length = norm(vector)
-    return vector / jnp.where(length > 0, length, 1)
+    """``vector / ||vector||``, also where the norm is out of range, and zero where it is zero."""
+    _, scaled = _scaled(vector)
+    length = norm(scaled)
+    return scaled / jnp.where(length > 0, length, 1)
+
+
+def _scaled(vectors: chex.Array) -> tuple[chex.Array, chex.Array]:
+    """``scale, vectors / scale`` with numbers of at most 8, some of them at least 1."""
+    largest = lax.stop_gradient(jnp.max(jnp.abs(vectors), axis=-1))
+    # XLA multiplies with reciprocals: of the largest numbers they lie below the smallest normal
+    # one, which counts as zero.
+    scale = jnp.where(largest > 1, largest / 8, jnp.where(largest > 0, largest, 1))
+    return scale, vectors / scale[..., None]

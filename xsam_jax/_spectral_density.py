@@ -1,6 +1,6 @@
 """Density of the Hessian's eigenvalues."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -8,12 +8,19 @@ import jax.numpy as jnp
 from jax import lax
 
 from xsam_jax import _checks
+from xsam_jax._channels_last import compiled_once
 from xsam_jax._hessian import flat_hessian
 from xsam_jax._hvp import GradFn
-from xsam_jax._lanczos import tridiagonalize
+from xsam_jax._lanczos import eigh, tridiagonalize
 
 _GRID_POINTS = 1024
 _BROADENING = 0.01  # standard deviation over the width of the spectrum
+
+
+_NO_DERIVATIVE = (
+    "curvature.spectral_density has no derivative: hold with jax.lax.stop_gradient what is "
+    "differentiated, params and what grad_fn closes over, or measure it outside of what is"
+)
 
 
 class Density(NamedTuple):
@@ -69,11 +76,18 @@ def spectral_density(
     _checks.integer("num_matvecs", num_matvecs, 1)
     _checks.integer("num_probes", num_probes, 1)
     _checks.key("key", key)
+    return compiled_once(lambda: _spectral_density(grad_fn, params, num_matvecs, num_probes, key))
+
+
+def _spectral_density(
+    grad_fn: GradFn, params: chex.ArrayTree, num_matvecs: int, num_probes: int, key: chex.PRNGKey
+) -> Density:
     hessian = flat_hessian(grad_fn, params)
+    hessian = hessian._replace(constants=_not_differentiated(hessian.constants))
 
     def quadrature(probe_key: chex.PRNGKey) -> tuple[chex.Array, chex.Array]:
         depth = min(num_matvecs, hessian.size)
-        nodes, vectors = jnp.linalg.eigh(tridiagonalize(hessian, depth, probe_key).tridiagonal)
+        nodes, vectors = eigh(tridiagonalize(hessian, depth, probe_key).tridiagonal)
         return nodes, vectors[0] ** 2
 
     with jax.default_matmul_precision("highest"):
@@ -86,3 +100,15 @@ def spectral_density(
     distances = (grid[:, None] - nodes.reshape(1, -1)) / deviation
     density = jnp.sum(weights.reshape(1, -1) * jnp.exp(-(distances**2) / 2), axis=1)
     return Density(grid, density / jnp.trapezoid(density, grid))
+
+
+@jax.custom_jvp
+def _not_differentiated(tree: chex.ArrayTree) -> chex.ArrayTree:
+    """``tree``, and an error where it is differentiated."""
+    return tree
+
+
+@_not_differentiated.defjvp
+def _raise(primals: Any, tangents: Any) -> Any:
+    # Where two eigenvalues are equal that of Lanczos' basis would be anything.
+    raise TypeError(_NO_DERIVATIVE)

@@ -10,6 +10,7 @@ from jax import lax
 from matfree import stochtrace
 
 from xsam_jax import _checks
+from xsam_jax._channels_last import compiled_once
 from xsam_jax._hessian import flat_hessian
 from xsam_jax._hvp import GradFn
 from xsam_jax._lanczos import norm
@@ -61,6 +62,10 @@ def trace(
     """
     _checks.integer("num_probes", num_probes, 2)
     _checks.key("key", key)
+    return compiled_once(lambda: _trace(grad_fn, params, num_probes, key))
+
+
+def _trace(grad_fn: GradFn, params: chex.ArrayTree, num_probes: int, key: chex.PRNGKey) -> Estimate:
     hessian = flat_hessian(grad_fn, params)
     sampler = stochtrace.sampler_signs(jnp.zeros((hessian.size,), hessian.dtype), num=1)
 
@@ -74,4 +79,4 @@ def trace(
     rounding = float(np.finfo(hessian.dtype).eps) * hessian.size**0.5 * jnp.mean(norms)
     value = jnp.mean(samples)
     spread = norm(samples - value) / (num_probes * (num_probes - 1)) ** 0.5
-    return Estimate(value, standard_error=jnp.hypot(spread, rounding))
+    return Estimate(value, standard_error=norm(jnp.stack([spread, rounding])))
