@@ -21,6 +21,13 @@ def mean_grad_fn(
     curvature of a whole data set. Hessian-vector products through it need the memory of one batch
     too. Batches have equal weights, so with batches of one size the mean is that of the examples.
 
+    The gradient is differentiable in forward and reverse mode with respect to ``params``,
+    ``batches`` and what ``loss_fn`` closes over. In forward mode, which `curvature` takes, it is in
+    the memory of one batch; reverse mode keeps what each batch needs.
+
+    Outside of `jax.jit` the loop is compiled in the first call and found again in the next ones, as
+    long as the loss computes the same.
+
     Args:
       loss_fn: ``(params, batch) -> scalar loss``.
       batches: tree of arrays with a common leading axis of batches, of length >= 1.

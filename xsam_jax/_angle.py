@@ -17,6 +17,9 @@ def angle(grads: chex.ArrayTree, v: chex.ArrayTree, *, layerwise: bool = False) 
     tensors are concatenated as they are. So a layer weighs by its part of the eigenvector and not
     of the gradient, and the angle of a vector with itself is 0 only if its layers' norms are equal.
 
+    Differentiable in forward and reverse mode with respect to both. Where the angle has a kink, at
+    0 and 180 degrees, and where one of the two is zero, the derivative is 0.
+
     Args:
       grads: The gradient; in the paper that of SAM's second pass.
       v: The eigenvector, a tree like ``grads``, of any norm. Its sign is arbitrary, and with it

@@ -48,6 +48,13 @@ def top_eigenpairs(
     tell how far each pair has come. Like every Krylov method from one start vector it finds the
     second copy of a multiple eigenvalue only after everything else of the spectrum.
 
+    ``values`` are differentiable in forward and reverse mode with respect to ``params`` and what
+    ``grad_fn`` closes over, for the price of ``k`` Hessian-vector products' derivatives:
+    ``d value = v.T dH v`` with the vector held fixed (Hellmann and Feynman). That is the derivative
+    of a converged simple eigenvalue. Copies of a multiple one have none each; their mean has, once
+    ``k`` includes them all. ``vectors``, ``residuals`` and ``start`` are constants of
+    differentiation, as after `jax.lax.stop_gradient`: their derivatives are 0.
+
     Args:
       grad_fn: Maps parameters to the gradient of a scalar loss.
       params: Where the Hessian is taken.

@@ -30,6 +30,10 @@ def hvp(grad_fn: GradFn, params: chex.ArrayTree, v: chex.ArrayTree) -> chex.Arra
     digits, a float32 copy of the same parameters seven. Convolutions are fast inside loops and
     branches on CPU (`channels_last`).
 
+    Differentiable in forward and reverse mode with respect to ``params``, ``v`` and what
+    ``grad_fn`` closes over, if ``grad_fn`` is twice; in reverse mode its loops must have a fixed
+    length.
+
     Args:
       grad_fn: ``params -> gradient`` of a scalar loss, a tree like ``params``.
       params: where the Hessian is taken, a tree of real floating-point arrays.
@@ -64,7 +68,8 @@ def hvp(grad_fn: GradFn, params: chex.ArrayTree, v: chex.ArrayTree) -> chex.Arra
     try:
         closed, out_shape = jax.make_jaxpr(product, return_shape=True)(*args)
     except Exception as error:
-        if _traces(grad_fn, params):
+        # A gradient taken in forward mode itself has the error without a second derivative.
+        if "custom_vjp" in str(error) or _traces(grad_fn, params):
             raise TypeError(_NO_FORWARD_DERIVATIVE) from error
         raise
     if contains(closed.jaxpr, custom_lin_p):

@@ -50,6 +50,9 @@ def spectral_density(
     the spectrum's width (zero included), and drawn on a grid. Costs ``num_matvecs * num_probes``
     Hessian-vector products, and memory for ``num_matvecs`` vectors.
 
+    It has no derivative, in no mode, and raises where one is taken: hold ``params`` and what
+    ``grad_fn`` closes over with `jax.lax.stop_gradient` in a function that is differentiated.
+
     Args:
       grad_fn: Maps parameters to the gradient of a scalar loss.
       params: Where the Hessian is taken.
@@ -62,7 +65,7 @@ def spectral_density(
 
     Raises:
       TypeError: ``num_matvecs`` or ``num_probes`` is not an integer, ``key`` is no random key, or
-        `hvp` does not take ``grad_fn``.
+        `hvp` does not take ``grad_fn``, or the density is differentiated.
       ValueError: ``num_matvecs`` or ``num_probes`` is less than 1, or ``params`` has no elements.
 
     Example:

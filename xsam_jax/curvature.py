@@ -2,8 +2,10 @@
 
 All of it needs ``grad_fn`` only, the map from parameters to the gradient. With
 ``grad_fn = mean_grad_fn(loss_fn, batches)`` the Hessian is that of the whole data set, in the
-memory of one batch. The functions are pure; call them under `jax.jit`, because outside of it their
-loops compile anew at each call.
+memory of one batch. The functions are pure, and fastest under `jax.jit`. Outside of it they trace
+``grad_fn`` in each call, so its data may change in between, and compile their loops once for each
+computation. There each *derivative* of them compiles anew, and JAX keeps what it has compiled until
+`jax.clear_caches`.
 """
 
 from xsam_jax._angle import angle as angle

@@ -1,5 +1,6 @@
 """Hessian-vector products against dense Hessians."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,10 +11,25 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax import lax
+from jax.experimental import io_callback
+from jax.extend import core
 from jax.flatten_util import ravel_pytree
 
 from tests.curvature.problems import KEY, NETS, convnet, problem
-from xsam_jax import curvature
+from xsam_jax import curvature, xsam
+
+_without_rule = core.Primitive("without_rule")
+_without_rule.def_impl(jnp.sin)
+_without_rule.def_abstract_eval(lambda x: x)
+
+KERNELS: dict[str, Callable[[chex.Array], chex.Array]] = {
+    "pure_callback": lambda x: jax.pure_callback(np.sin, jax.typeof(x), x),
+    "io_callback": lambda x: io_callback(np.sin, jax.typeof(x), x),
+    "ffi_call": lambda x: jax.ffi.ffi_call("nothing", jax.typeof(x))(x),
+    "primitive": lambda x: _without_rule.bind(x),
+    "in a loop": lambda x: lax.fori_loop(0, 2, lambda _, x: _without_rule.bind(x), x),
+}
 
 
 def _identity(w: Any) -> Any:
@@ -96,6 +112,37 @@ class TestHvp:
         )
         with pytest.raises(TypeError, match=message):
             curvature.hvp(lambda w: jax.jacfwd(squares)(w) @ w, jnp.ones(2), jnp.ones(2))
+
+    @pytest.mark.parametrize("kernel", KERNELS)
+    def test_kernels_without_a_forward_derivative(self, kernel: str) -> None:
+        """Whose gradient is in order; the user reads what to do, and from JAX what it was."""
+        run = KERNELS[kernel]
+        function = jax.custom_vjp(lambda x: run(x))
+        function.defvjp(lambda x: (run(x), x), lambda x, cotangent: (run(x) * cotangent,))
+        grad_fn = jax.grad(lambda w: jnp.sum(function(w)))
+        w = jnp.ones(3)
+        assert jax.eval_shape(grad_fn, w).shape == w.shape
+        tx = xsam()
+        calls: list[Callable[[], Any]] = [
+            lambda: curvature.hvp(grad_fn, w, w),
+            lambda: curvature.top_eigenpairs(grad_fn, w, key=KEY),
+            lambda: jax.eval_shape(lambda w: curvature.trace(grad_fn, w, key=KEY), w),
+            lambda: jax.eval_shape(lambda w: tx.update(w, tx.init(w), w, grad_fn=grad_fn), w),
+        ]
+        for call in calls:
+            with pytest.raises(TypeError, match=r"curvature_grad_fn.* forward .*oja") as error:
+                call()
+            assert error.value.__cause__ is not None
+
+    def test_error_of_the_gradient_itself_is_left_as_it_is(self) -> None:
+        first = KeyError("first")
+
+        def broken(w: chex.Array) -> chex.Array:
+            raise LookupError("mine") from first
+
+        with pytest.raises(LookupError, match="mine") as error:
+            curvature.hvp(broken, jnp.ones(2), jnp.ones(2))
+        assert error.value.__cause__ is first
 
     def test_other_type_errors_pass(self) -> None:
         with pytest.raises(TypeError, match="mine"):

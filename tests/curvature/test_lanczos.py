@@ -37,6 +37,26 @@ def test_basis_is_orthonormal_and_projects(name: str, rotate: bool, dtype: Any) 
     chex.assert_trees_all_close(projected / scale, tridiagonal / scale, atol=tolerance)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 8.6e37, 3e38])
+def test_all_that_float32_has(scale: float) -> None:
+    """Numbers whose reciprocals are not normal numbers, norms out of range, sums that overflow."""
+    spectrum = np.array([1.0, 0.5, 0.1, 0.0, -0.25])
+    curvatures = jnp.asarray(scale * spectrum, jnp.float32)
+    start = jnp.full(5, scale, jnp.float32)
+    basis, tridiagonal = tridiagonalize(
+        flat_hessian(lambda w: curvatures * w, start), 4, KEY, start
+    )
+    rows = np.asarray(basis, np.float64)
+    np.testing.assert_allclose(rows @ rows.T, np.eye(4), atol=1e-5)
+    np.testing.assert_allclose(rows[0], np.full(5, 5**-0.5), rtol=1e-6)
+    found = np.asarray(tridiagonal, np.float64) / scale
+    np.testing.assert_allclose(found, rows * spectrum @ rows.T, atol=1e-5)
+    pairs = curvature.top_eigenpairs(
+        lambda w: curvatures * w, start, k=2, num_matvecs=5, start=start, key=KEY
+    )
+    np.testing.assert_allclose(np.asarray(pairs.values, np.float64) / scale, [1, 0.5], rtol=1e-5)
+
+
 def test_millions_of_float32_parameters() -> None:
     """A dot product that adds up in one float32 number loses more than this."""
     size = 2_000_000
