@@ -16,8 +16,8 @@ from xsam_jax import _linalg
 SMALL = 2**12  # leaves of so many elements are summed by themselves
 
 
-def _equations(tree: Any) -> list[Any]:
-    return jax.make_jaxpr(_linalg.norm)(tree).eqns
+def _equations(tree: Any, inner_products: Any = _linalg._by_rows) -> list[Any]:
+    return jax.make_jaxpr(lambda tree: inner_products((tree, tree)))(tree).eqns
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_products_with_a_leaf_that_may_be_on_a_mesh(monkeypatch: pytest.MonkeyPa
         ([SMALL, *[SMALL - 1] * 5, SMALL, 1], 3),
     ],
 )
-def test_small_leaves_are_one_sum_and_no_sum_is_small(sizes: list[int], sums: int) -> None:
+def test_small_leaves_are_one_sum(sizes: list[int], sums: int) -> None:
     tree = [jax.ShapeDtypeStruct((size,), jnp.float32) for size in sizes]
     reduced = [
         math.prod(equation.invars[0].aval.shape)
@@ -70,8 +70,7 @@ def test_small_leaves_are_one_sum_and_no_sum_is_small(sizes: list[int], sums: in
     *of_leaves, of_sums = reduced
     assert (len(of_leaves), of_sums) == (sums, sums)
     small = sum(size for size in sizes if size < SMALL)
-    joined = [max(small, SMALL)] if small else []
-    assert of_leaves == [size for size in sizes if size >= SMALL] + joined
+    assert of_leaves == [size for size in sizes if size >= SMALL] + [small] * (small > 0)
 
 
 @pytest.mark.parametrize(
@@ -100,11 +99,13 @@ def test_rows_are_summed_first(shape: tuple[int, ...], summed: int | None) -> No
     assert of_rows.invars[0].aval.shape == (1, math.prod(shape) // (summed or math.prod(shape)))
 
 
-def test_nothing_but_scalars_on_a_mesh() -> None:
+@pytest.mark.parametrize("inner_products", [_linalg._by_rows, _linalg._in_blocks])
+def test_nothing_but_scalars_on_a_mesh(inner_products: Any) -> None:
     with jax.set_mesh(mesh_of(2)):
-        equations = _equations([jnp.ones((64, 128)), jnp.ones((3, 3, 64, 64)), jnp.ones(3)])
-    reduced = [e.outvars[0].aval.shape for e in equations if e.primitive.name == "reduce_sum"]
-    assert reduced == [(), (), (), (1,)]
+        tree = [jnp.ones((64, 128)), jnp.ones((3, 3, 64, 64)), jnp.ones(3)]
+        equations = _equations(tree, inner_products)
+    (joined,) = [e for e in equations if e.primitive.name == "concatenate"]
+    assert [operand.aval.shape for operand in joined.invars] == [(1,)] * 3
 
 
 def test_a_large_leaf_is_not_copied() -> None:

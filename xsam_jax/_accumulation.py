@@ -34,7 +34,7 @@ def mean_grad_fn(
 
     Returns:
       ``params -> gradient``, a tree like ``params`` with its dtypes; the sum is float32, or float64
-      for float64 parameters.
+      for float64 parameters, and right to a few roundings of it however many batches there are.
 
     Raises:
       TypeError: ``loss_fn`` is not a function, or ``batches`` holds something that is no array; or,
@@ -75,12 +75,21 @@ def mean_grad_fn(
     def grad_fn(params: chex.ArrayTree) -> chex.ArrayTree:
         _checks.real("params", params)
 
-        def add(total: chex.ArrayTree, batch: chex.ArrayTree) -> tuple[chex.ArrayTree, None]:
+        def add(
+            carry: tuple[chex.ArrayTree, chex.ArrayTree], batch: chex.ArrayTree
+        ) -> tuple[tuple[chex.ArrayTree, chex.ArrayTree], None]:
+            # Kahan's sum: what the last addition rounded away is made up for in this one, so that
+            # the error does not grow with the number of batches.
+            total, excess = carry
             grads = channels_last(jax.grad(scalar_loss))(params, batch)
-            return _linalg.cast_like(_linalg.combine((1, total), (1, grads)), total), None
+            missing = _linalg.combine((1, grads), (-1, excess))
+            new = _linalg.combine((1, total), (1, missing))
+            excess = _linalg.combine((1, _linalg.combine((1, new), (-1, total))), (-1, missing))
+            return (_linalg.cast_like(new, total), _linalg.cast_like(excess, total)), None
 
         def mean() -> chex.ArrayTree:
-            total, _ = lax.scan(add, _linalg.zeros_like(params), batches)
+            zeros = _linalg.zeros_like(params)
+            (total, _), _ = lax.scan(add, (zeros, zeros), batches)
             return _linalg.cast_like(_linalg.scale(1 / count, total), params)
 
         return compiled_once(mean)

@@ -1,6 +1,5 @@
 """Leading eigenvalues and eigenvectors of the Hessian."""
 
-from functools import partial
 from typing import NamedTuple
 
 import chex
@@ -8,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from xsam_jax import _checks
+from xsam_jax import _checks, _sums
 from xsam_jax._channels_last import compiled_once
 from xsam_jax._hessian import flat_hessian
 from xsam_jax._hvp import GradFn
-from xsam_jax._lanczos import eigh, inner_products, norm, tridiagonalize
+from xsam_jax._lanczos import eigh, norm, tridiagonalize
 
 
 class Eigenpairs(NamedTuple):
@@ -129,7 +128,7 @@ def _top_eigenpairs(
         # Rayleigh-Ritz with the products themselves: values and residuals do not trust the
         # tridiagonal matrix.
         products = lax.map(hessian.matvec, vectors)
-        projected = lax.map(partial(inner_products, products), vectors)
+        projected = lax.map(lambda vector: _sums.inner_products(products, vector[None]), vectors)
         symmetric = projected / 2 + projected.T / 2  # the sum may overflow
         values, rotation = eigh(lax.stop_gradient(symmetric))
         order = leading(values)

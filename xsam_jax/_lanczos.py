@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from xsam_jax import _linalg, _placement
+from xsam_jax import _linalg, _placement, _sums
 from xsam_jax._hessian import FlatHessian
 
 
@@ -70,7 +70,7 @@ def tridiagonalize(
         vector = lax.cond(norm(candidate) < 0.7, replaced, lambda: candidate)
         return (
             basis,
-            diagonal.at[i].set(jnp.sum(basis[i] * product)),
+            diagonal.at[i].set(_sums.inner_products(basis[i], product)),
             off_diagonal.at[i].set(norm(residual)),
             _unit(vector),
         )
@@ -90,23 +90,18 @@ def eigh(matrix: chex.Array) -> tuple[chex.Array, chex.Array]:
     return values, vectors
 
 
-def inner_products(vectors: chex.Array, vector: chex.Array) -> chex.Array:
-    """``vectors @ vector`` of [number, size] and [size], as sums that do not lose digits."""
-    return jnp.sum(vectors * vector[None], axis=1)
-
-
 def norm(vectors: chex.Array) -> chex.Array:
     """Euclidean norms along the last axis, also of numbers whose squares float32 does not have.
 
     The derivative at a zero vector is 0.
     """
     scale, scaled = _scaled(vectors)
-    return scale * _linalg.root(jnp.sum(scaled**2, axis=-1))
+    return scale * _linalg.root(_sums.inner_products(scaled, scaled))
 
 
 def _orthogonal(vector: chex.Array, basis: chex.Array) -> chex.Array:
     """``vector`` without its components along the rows of ``basis``; zero rows take nothing."""
-    return vector - inner_products(basis, vector) @ basis
+    return vector - _sums.inner_products(basis, vector[None]) @ basis
 
 
 def _unit(vector: chex.Array) -> chex.Array:

@@ -7,7 +7,7 @@ parameters: bfloat16 keeps eight bits, so the norm of a million of its numbers h
 import functools
 import itertools
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import chex
@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from xsam_jax import _placement
+from xsam_jax import _placement, _sums
 
-_SMALL = 2**12  # elements of a sum
+_SMALL = 2**12  # elements of a leaf that is worth a sum of its own
 _ROW = 32  # elements of a leaf's first sums: a GPU's warp
 
 
@@ -58,14 +58,18 @@ def vdot(a: chex.ArrayTree, b: chex.ArrayTree) -> chex.Array:
 
 
 def vdots(*pairs: tuple[chex.ArrayTree, chex.ArrayTree]) -> chex.Array:
-    """Inner products of pairs of like trees, [len(pairs)] of the statistics' dtype."""
-    sums = list(itertools.chain(*_leaf_sums(*pairs)))
-    if not sums:
+    """Inner products of pairs of like trees, [len(pairs)] of the statistics' dtype.
+
+    Right to a few roundings, however many numbers there are. Sums of products and not dots: on TPUs
+    a float32 dot multiplies in bfloat16.
+    """
+    if not jax.tree.leaves(pairs):
         return jnp.zeros(len(pairs), statistics_dtype(pairs))
-    # Added up for all pairs at once: a GPU takes as long to start the sum of one.
-    together = jnp.concatenate(sums).reshape(len(pairs), -1)
-    # Without the barrier XLA repeats the additions in every kernel that needs their result.
-    return jnp.sum(lax.optimization_barrier(together), axis=1)
+    if not _placement.compiling():
+        return _in_blocks(*pairs)
+    # Accelerators add up in the tree of their threads; more and smaller sums would be slower.
+    found: chex.Array = lax.platform_dependent(*pairs, cpu=_in_blocks, default=_by_rows)
+    return found
 
 
 def gram(*trees: chex.ArrayTree) -> chex.Array:
@@ -151,50 +155,69 @@ def select(
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), if_true, if_false)
 
 
-def _leaf_sums(*pairs: tuple[chex.ArrayTree, chex.ArrayTree]) -> list[list[chex.Array]]:
-    """Terms of inner products, flat arrays of the statistics' dtype, as many for each pair."""
+def _in_blocks(*pairs: tuple[chex.ArrayTree, chex.ArrayTree]) -> chex.Array:
+    """`vdots` by sums of few numbers each."""
+
+    def sums(x: chex.Array, y: chex.Array, devices: int) -> chex.Array:
+        if devices > 1:
+            return _sums.divided(x * y, devices).reshape(1)
+        return _sums.products(x.reshape(-1), y.reshape(-1))
+
+    # Without the barrier XLA repeats the additions in every kernel that needs their result.
+    return lax.optimization_barrier(_sums.along_rows(_terms(pairs, sums)))
+
+
+def _by_rows(*pairs: tuple[chex.ArrayTree, chex.ArrayTree]) -> chex.Array:
+    """`vdots` by one sum of every row, and one of all rows.
+
+    A GPU needs two kernels for the sum of a whole array: the second is one for all leaves.
+    """
+
+    def sums(x: chex.Array, y: chex.Array, devices: int) -> chex.Array:
+        products = x * y
+        # Memory runs along the last axis; in a convolution kernel's gradient, as cuDNN computes it,
+        # along the one before.
+        axis = -2 if products.ndim > 3 and products.shape[-2] >= _ROW else -1
+        if devices == 1 and products.ndim and products.shape[axis] >= _ROW:
+            return jnp.sum(products, axis).reshape(-1)
+        return jnp.sum(products).reshape(1)
+
+    return jnp.sum(lax.optimization_barrier(_terms(pairs, sums)), axis=1)
+
+
+def _terms(
+    pairs: tuple[tuple[chex.ArrayTree, chex.ArrayTree], ...],
+    sums: Callable[[chex.Array, chex.Array, int], chex.Array],
+) -> chex.Array:
+    """Terms of inner products, [len(pairs), many] of the statistics' dtype.
+
+    Args:
+      pairs: of like trees.
+      sums: of the products of two leaves, that may be divided among so many devices, flat.
+    """
     dtype = statistics_dtype(pairs)
     leaves = [list(zip(*map(jax.tree.leaves, pair), strict=True)) for pair in pairs]
     alike = list(zip(*leaves, strict=True))
     # Where a leaf may lie on different devices of a mesh, nothing but its scalar should travel.
-    here = [_placement.on_no_mesh(of_all_pairs) for of_all_pairs in alike]
-    # For a sum of at least so many numbers XLA:CPU calls a library, for a smaller one it compiles
-    # up to four kernels. Most leaves of a network are biases and scales: they are summed as one
-    # array.
+    devices = [_placement.devices(of_all_pairs) for of_all_pairs in alike]
+    # Most leaves of a network are biases and scales: they are summed as one array.
     small = [
-        one_device and of_all_pairs[0][0].size < _SMALL
-        for one_device, of_all_pairs in zip(here, alike, strict=True)
+        number == 1 and of_all_pairs[0][0].size < _SMALL
+        for number, of_all_pairs in zip(devices, alike, strict=True)
     ]
 
-    def sums(pair: list[tuple[chex.Array, ...]]) -> list[chex.Array]:
-        found = [
-            _sums(x.astype(dtype) * y.astype(dtype), by_rows=one_device)
-            for (x, y), one_device, joined in zip(pair, here, small, strict=True)
-            if not joined
+    def joined(leaves: Iterable[chex.Array]) -> chex.Array:
+        return jnp.concatenate([leaf.astype(dtype).reshape(-1) for leaf in leaves])
+
+    found = []
+    for pair in leaves:
+        found += [
+            sums(x.astype(dtype), y.astype(dtype), number)
+            for (x, y), number, is_small in zip(pair, devices, small, strict=True)
+            if not is_small
         ]
         if any(small):
             xs, ys = zip(*itertools.compress(pair, small), strict=True)
-            found.append(_sums(_join(xs, dtype) * _join(ys, dtype)))
-        return found
-
-    return [sums(pair) for pair in leaves]
-
-
-def _sums(products: chex.Array, *, by_rows: bool = False) -> chex.Array:
-    """The sum of all, [1], or those along one axis, flat.
-
-    Sums of products and not dots: on TPUs a float32 dot multiplies in bfloat16. By rows, because a
-    GPU needs two kernels for the sum of a whole array: the second is then one for all leaves.
-    """
-    # Memory runs along the last axis; in a convolution kernel's gradient, as cuDNN computes it,
-    # along the one before.
-    axis = -2 if products.ndim > 3 and products.shape[-2] >= _ROW else -1
-    if by_rows and products.shape[axis] >= _ROW:
-        return jnp.sum(products, axis).reshape(-1)
-    return jnp.sum(products).reshape(1)
-
-
-def _join(leaves: Iterable[chex.Array], dtype: Any) -> chex.Array:
-    flat = [leaf.astype(dtype).reshape(-1) for leaf in leaves]
-    padding = jnp.zeros(max(0, _SMALL - sum(leaf.size for leaf in flat)), dtype)
-    return jnp.concatenate([*flat, padding])
+            found.append(sums(joined(xs), joined(ys), 1))
+    # Added up for all pairs at once: a GPU takes as long to start the sum of one.
+    return jnp.concatenate(found).reshape(len(pairs), -1)

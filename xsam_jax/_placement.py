@@ -1,5 +1,6 @@
 """Where arrays lie, on meshes and along the axes of `jax.shard_map`, and when they are computed."""
 
+import math
 from typing import Any
 
 import chex
@@ -87,6 +88,21 @@ def on_no_mesh(tree: chex.ArrayTree) -> bool:
     leaves = jax.tree.leaves(tree)
     meshes = [jax.sharding.get_abstract_mesh(), *map(_mesh, leaves)]
     return all(mesh.empty for mesh in meshes)
+
+
+def devices(tree: chex.ArrayTree) -> int:
+    """Among how many devices of a mesh the compiler may divide an array, as far as JAX tells.
+
+    Inside of `jax.shard_map` what a device has is its own.
+    """
+
+    def size(mesh: Any) -> int:
+        if mesh.empty:
+            return 1
+        axes = zip(mesh.axis_sizes, mesh.axis_types, strict=True)
+        return math.prod(number for number, kind in axes if kind != AxisType.Manual)
+
+    return max(map(size, [jax.sharding.get_abstract_mesh(), *map(_mesh, jax.tree.leaves(tree))]))
 
 
 def _mesh(leaf: chex.Array) -> Any:

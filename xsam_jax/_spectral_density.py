@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from xsam_jax import _checks
+from xsam_jax import _checks, _sums
 from xsam_jax._channels_last import compiled_once
 from xsam_jax._hessian import flat_hessian
 from xsam_jax._hvp import GradFn
@@ -101,8 +101,9 @@ def _spectral_density(
     margin = 6 * deviation
     grid = jnp.linspace(nodes.min() - margin, nodes.max() + margin, _GRID_POINTS)
     distances = (grid[:, None] - nodes.reshape(1, -1)) / deviation
-    density = jnp.sum(weights.reshape(1, -1) * jnp.exp(-(distances**2) / 2), axis=1)
-    return Density(grid, density / jnp.trapezoid(density, grid))
+    density = _sums.inner_products(weights.reshape(1, -1), jnp.exp(-(distances**2) / 2))
+    area = _sums.inner_products((density[1:] + density[:-1]) / 2, jnp.diff(grid))
+    return Density(grid, density / area)
 
 
 @jax.custom_jvp

@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 from matfree import stochtrace
 
-from xsam_jax import _checks
+from xsam_jax import _checks, _sums
 from xsam_jax._channels_last import compiled_once
 from xsam_jax._hessian import flat_hessian
 from xsam_jax._hvp import GradFn
@@ -76,11 +76,16 @@ def _trace(grad_fn: GradFn, params: chex.ArrayTree, num_probes: int, key: chex.P
     def probe(probe_key: chex.PRNGKey) -> tuple[chex.Array, chex.Array]:
         signs = sampler(probe_key)[0]
         product = hessian.matvec(signs)
-        return jnp.sum(signs * product), norm(product)
+        return _sums.inner_products(signs, product), norm(product)
 
     samples, norms = lax.map(probe, jax.random.split(key, num_probes))
     # Signs leave a diagonal Hessian no variance at all, only the rounding of the sums.
-    rounding = float(np.finfo(hessian.dtype).eps) * hessian.size**0.5 * jnp.mean(norms)
-    value = jnp.mean(samples)
+    rounding = (
+        float(np.finfo(hessian.dtype).eps)
+        * hessian.size**0.5
+        * _sums.along_rows(norms)
+        / num_probes
+    )
+    value = _sums.along_rows(samples) / num_probes
     spread = norm(samples - value) / (num_probes * (num_probes - 1)) ** 0.5
     return Estimate(value, standard_error=norm(jnp.stack([spread, rounding])))

@@ -1,0 +1,78 @@
+"""Sums of many numbers that are right to a few roundings on every processor.
+
+A compiler may add an array up one number after the other, which loses four digits of a million
+float32 numbers, or in as many parts as its kernel has lanes. Which of the two depends on the
+processor, the shape and the version. Here no sum that it makes has more than `_BLOCK` terms.
+"""
+
+import functools
+
+import chex
+import jax.numpy as jnp
+from jax import lax
+
+_BLOCK = 64  # terms of a sum
+_LARGE = 2**22  # products that should not be stored
+_HALVINGS = 4
+
+
+def along_rows(rows: chex.Array) -> chex.Array:
+    """Sums along the last axis, ``[..., n] -> [...]``."""
+    while rows.shape[-1] > _BLOCK:
+        # Without the barrier XLA makes one long sum of them again.
+        rows = lax.optimization_barrier(_in_blocks(rows))
+    return jnp.sum(rows, axis=-1)
+
+
+def inner_products(x: chex.Array, y: chex.Array) -> chex.Array:
+    """``sum(x * y, axis=-1)`` of arrays ``[..., n]`` that broadcast, ``[...]``."""
+    return along_rows(lax.optimization_barrier(products(x, y)))
+
+
+def products(x: chex.Array, y: chex.Array) -> chex.Array:
+    """Sums of a few of the products of ``[..., n]`` and ``[..., n]``: ``[..., fewer]``.
+
+    XLA:CPU stores the products that it sums in blocks. Many products are first added up by halves,
+    which are additions of whole arrays: each is passed over once, and nothing is stored.
+    """
+    if x.size <= _LARGE:
+        return _in_blocks(x, y)
+    part = functools.partial(lax.slice_in_dim, axis=-1)
+    whole = x.shape[-1] >> _HALVINGS << _HALVINGS
+    sums = part(x, 0, whole) * part(y, 0, whole)
+    for _ in range(_HALVINGS):
+        half = sums.shape[-1] // 2
+        sums = part(sums, 0, half) + part(sums, half, None)
+    # Products of their own: the others would be stored if they were used twice.
+    rest = part(x, whole, None) * part(y, whole, None)
+    return jnp.concatenate([sums, rest], axis=-1) if rest.size else sums
+
+
+def divided(array: chex.Array, devices: int) -> chex.Array:
+    """The sum of an array that is divided among some devices, with nothing moved but sums, [].
+
+    Axis by axis. An axis is cut into blocks where each device has whole ones, however many of the
+    devices share it; the sum along another is the compiler's.
+    """
+    while array.ndim:
+        size = array.shape[-1]
+        if size > _BLOCK and size % (_BLOCK * devices) == 0:
+            array = array.reshape(*array.shape[:-1], -1, _BLOCK)
+        array = lax.optimization_barrier(jnp.sum(array, axis=-1))
+    return array
+
+
+def _in_blocks(*factors: chex.Array) -> chex.Array:
+    """Sums of `_BLOCK` numbers, or products of two, along the last axis; the last has the rest."""
+
+    def sums(start: int, end: int, terms: int) -> chex.Array:
+        parts = [lax.slice_in_dim(factor, start, end, axis=-1) for factor in factors]
+        product = functools.reduce(jnp.multiply, parts)
+        return jnp.sum(product.reshape(*product.shape[:-1], -1, terms), axis=-1)
+
+    size = factors[0].shape[-1]
+    rest = size % _BLOCK
+    found = [sums(0, size - rest, _BLOCK)] if size >= _BLOCK else []
+    if rest:
+        found.append(sums(size - rest, size, rest))
+    return jnp.concatenate(found, axis=-1) if found else jnp.zeros_like(factors[0])
