@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,67 +111,6 @@ def test_refused(check: Callable[[Any], None], value: Any) -> None:
 def test_mistyped(check: Callable[[Any], None], value: Any) -> None:
     with pytest.raises(TypeError, match=r"must be .*, got "):
         check(value)
-
-
-@pytest.mark.parametrize("low", [0.0, 0.5])
-def test_a_traced_schedule_is_nan_outside_its_interval(low: float) -> None:
-    schedule = _checks.schedule("x", lambda x: x, low, 2.0)
-    inside = jnp.array([low - 1e-6, low, 1.5, 2.0, 2 + 1e-6])
-    outside = jnp.array([low - 1.1e-6, low - 1, 2 + 1.1e-6, 4.0, jnp.inf, -jnp.inf, jnp.nan])
-    np.testing.assert_array_equal(jax.vmap(schedule)(inside), inside)
-    assert jnp.isnan(jax.vmap(schedule)(outside)).all()
-    unbounded = _checks.schedule("x", lambda x: x)
-    assert jnp.isnan(jax.vmap(unbounded)(jnp.array([jnp.inf, jnp.nan, -0.1]))).all()
-
-
-@pytest.mark.parametrize("ends", ["[]", "()"])
-def test_a_traced_constant_is_nan_outside_its_interval(ends: str) -> None:
-    constant = lambda x: _checks.constant("x", x, 0.5, 2.0, ends=ends)
-    found = jax.vmap(constant)(jnp.array([0.4, 0.6, 2.1, jnp.nan]))
-    np.testing.assert_array_equal(jnp.isnan(found), [True, False, True, True])
-    # A number of NumPy's would be as precise as itself in what it is multiplied with.
-    for value in (np.float64(1.5), jnp.array(1.5), 1.5):
-        assert type(constant(value)) is float
-
-
-# What may be traced and has no number to check, with a value out of its range and a good one.
-CONSTANTS: list[tuple[Callable[[Any], Any], float, float]] = [
-    (lambda x: xsam_jax.friendly_sam(decay=x), 1.5, 0.8),
-    *(
-        (lambda x, method=method, of=of: method(eigenvector=of(x)), -0.5, 0.5)
-        for method in (xsam_jax.xsam, xsam_jax.eigen_sam)
-        for of in (
-            lambda x: xsam_jax.oja(rate=x),
-            lambda x: xsam_jax.subspace(ridge=x),
-            lambda x: xsam_jax.subspace(decay=x),
-        )
-    ),
-]
-
-
-@pytest.mark.parametrize(("make", "bad", "good"), CONSTANTS)
-def test_a_bad_traced_constant_is_a_bad_step(
-    make: Callable[[Any], Any], bad: float, good: float
-) -> None:
-    """Its direction is not a number, and the state is the one before."""
-    matrix = jnp.diag(jnp.array([3.0, 2.0, 1.0]))
-    params = jnp.array([1.0, -2.0, 3.0])
-
-    def steps(value: Any) -> Any:
-        tx = make(value)
-        state = tx.init(params)
-        for i in range(3):
-            at = params + i
-            direction, state = tx.update(matrix @ at, state, at, grad_fn=lambda w: matrix @ w)
-        return direction, state
-
-    directions, states = jax.vmap(steps)(jnp.array([bad, good, jnp.nan]))
-    np.testing.assert_array_equal(jnp.isnan(directions).all(1), [True, False, True])
-    chex.assert_trees_all_close((directions[1], jax.tree.map(lambda x: x[1], states)), steps(good))
-    start = make(good).init(params)
-    for lane in (0, 2):
-        found = jax.tree.map(lambda x, lane=lane: x[lane], states)
-        chex.assert_trees_all_equal(found, start._replace(count=jnp.array(3)))
 
 
 @pytest.mark.parametrize("alpha", [np.uint8(1), jnp.uint32(1), lambda _: jnp.uint32(1)])

@@ -28,22 +28,21 @@ def schedule(
     """A checked hyperparameter as a function of the step count, checked at each step too.
 
     What is only known when the step runs cannot raise: out of range it becomes NaN, and with it the
-    step's direction.
+    step's direction. What rounding has put beside a bound is the bound.
     """
     if not callable(value):
-        number(name, value, low, high)
+        number(name, value, low, high, _tolerance(value))
 
     def checked(count: chex.Numeric) -> chex.Numeric:
         result = value(count) if callable(value) else value
-        if not isinstance(result, jax.core.Tracer):
-            if callable(value):
-                number(f"the value of the schedule {name}", result, low, high, _TOLERANCE)
-            # An unsigned integer has no negative.
-            return (
-                result if jnp.issubdtype(jnp.result_type(result), jnp.floating) else float(result)
-            )
-        number(f"the value of the schedule {name}", result, low, high)
-        return _or_nan(result, low, high)
+        tolerance = _TOLERANCE if callable(value) else _tolerance(value)
+        number(f"the value of the schedule {name}", result, low, high, tolerance)
+        if isinstance(result, jax.core.Tracer):
+            return _or_nan(result, low, high)
+        size = min(max(float(result), low), high)
+        # An unsigned integer has no negative.
+        floating = jnp.issubdtype(jnp.result_type(result), jnp.floating)
+        return result if floating and size == float(result) else size
 
     return checked
 
@@ -51,13 +50,13 @@ def schedule(
 def constant(name: str, value: Any, low: float, high: float = math.inf, ends: str = "[]") -> Any:
     """A checked hyperparameter that is no schedule, as a Python number or as the traced one it is.
 
-    Out of range a traced one becomes NaN, as in `schedule`; its open ends count as closed.
+    Out of range a traced one becomes NaN, as in `schedule`, and so it does at an open end.
     """
-    number(name, value, low, high, ends=ends)
+    number(name, value, low, high, _tolerance(value), ends)
     if isinstance(value, jax.core.Tracer):
-        return _or_nan(value, low, high)
+        return _or_nan(value, low, high, ends)
     # A NumPy number would make what it is multiplied with as precise as itself.
-    return float(value)
+    return min(max(float(value), low), high)
 
 
 def nan_with(schedule: Schedule, *constants: Any) -> Schedule:
@@ -73,11 +72,23 @@ def nan_with(schedule: Schedule, *constants: Any) -> Schedule:
     return checked
 
 
-def _or_nan(value: chex.Array, low: float, high: float) -> chex.Array:
+def _tolerance(value: Any) -> float:
+    """For what a schedule may have computed before: `optax.inject_hyperparams` gives arrays."""
+    return _TOLERANCE if isinstance(value, jax.Array) else 0.0
+
+
+def _or_nan(value: chex.Array, low: float, high: float, ends: str = "[]") -> chex.Array:
+    """``value`` in the interval, at a closed end that it misses by rounding, or NaN."""
     if not jnp.issubdtype(value.dtype, jnp.floating):
         value = value.astype(jnp.float32)
-    allowed = (value >= low - _TOLERANCE) & (value <= high + _TOLERANCE)
-    return jnp.where(allowed & jnp.isfinite(value), value, jnp.nan)
+    above = value > low if ends[0] == "(" else value >= low - _TOLERANCE
+    below = value < high if ends[1] == ")" else value <= high + _TOLERANCE
+    inside = above & below & jnp.isfinite(value)
+    # Not by jnp.clip, whose derivative at a bound is a half.
+    value = jnp.where(value < low, low, value)
+    return jnp.where(
+        inside, value if high == math.inf else jnp.where(value > high, high, value), jnp.nan
+    )
 
 
 def number(
@@ -109,9 +120,9 @@ def number(
         size = float(value)
     except OverflowError:  # an integer that no float can be
         size = math.inf
-    left_out = (ends[0] == "(" and size == low) or (ends[1] == ")" and size == high)
-    inside = low - tolerance <= size <= high + tolerance
-    if left_out or not (inside and math.isfinite(size)):
+    above = size > low if ends[0] == "(" else size >= low - tolerance
+    below = size < high if ends[1] == ")" else size <= high + tolerance
+    if not (above and below and math.isfinite(size)):
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
 
 
