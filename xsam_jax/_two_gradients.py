@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from xsam_jax import _checks, _linalg, _placement
+from xsam_jax import _checks, _linalg, _placement, _states
 from xsam_jax._branch import computed_if
 from xsam_jax._hvp import GradFn, hvp
 from xsam_jax._masking import MASKED_NOTE, has_masked
@@ -138,6 +138,7 @@ def two_gradients(
         _checks.same_tree("updates", updates, params)
         _checks.real("updates", updates)
         _checks.varying("updates", updates, axis_name)
+        _states.check(state, init, params)
         if refresh is not None:
             _checks.boolean("refresh", refresh)  # what is compiled depends on it
             refresh = bool(refresh)
