@@ -16,10 +16,12 @@ class WSAMDecoupledState(NamedTuple):
     Attributes:
       count: steps taken, int32[].
       base: state of the base optimizer.
+      base_count: steps that the base optimizer took, int32[]: those whose gradients were finite.
     """
 
     count: chex.Array
     base: chex.ArrayTree
+    base_count: chex.Array
 
 
 def wsam(
@@ -83,7 +85,12 @@ def wsam_decoupled(
 
     Args:
       base: the base optimizer, complete with its learning rate.
-      learning_rate: that of the sharpness term, >= 0, or a schedule; usually the base optimizer's.
+      learning_rate: that of the sharpness term, >= 0, or a schedule of the steps that the base
+        optimizer took; usually the base optimizer's own. So after a step that is not finite, which
+        leaves the base optimizer's state as it was, the two schedules stay in step. (The schedule
+        of ``rho`` counts every step, as in all methods. A base optimizer that leaves out steps by
+        itself, such as `optax.MultiSteps` and `optax.apply_if_finite`, counts fewer: put such a
+        wrapper around the whole.)
       rho: radius of the perturbation, >= 0, or a schedule ``count -> radius``.
       gamma: weight of the sharpness, in [0, 1).
       axis_name: name of a `jax.shard_map` axis to average gradients over.
@@ -107,19 +114,22 @@ def wsam_decoupled(
     _checks.instance("base", base, optax.GradientTransformation, "an optax transformation")
     base = optax.with_extra_args_support(base)
     rate = _checks.schedule("learning_rate", learning_rate)
-    radius = _checks.schedule("rho", rho)
     sharpness = _sharpness_weight(gamma)
+    radius = _checks.nan_with(_checks.schedule("rho", rho), sharpness)
 
     def init(params: chex.ArrayTree) -> WSAMDecoupledState:
-        return WSAMDecoupledState(count=jnp.zeros([], jnp.int32), base=base.init(params))
+        # Arrays of their own: one that is donated must occur once.
+        counts = jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32)
+        return WSAMDecoupledState(counts[0], base.init(params), counts[1])
 
     def descent(
         step: Descent, state: WSAMDecoupledState
     ) -> tuple[chex.ArrayTree, WSAMDecoupledState]:
         updates, base_state = base.update(step.grads, state.base, step.params, **step.extra_args)
-        size = sharpness * rate(state.count)
+        size = sharpness * rate(state.base_count)
         update = _linalg.combine((1, updates), (-size, step.grads_adv), (size, step.grads))
-        return update, kept(step, state._replace(base=base_state))
+        base_count = optax.safe_increment(state.base_count)
+        return update, kept(step, state._replace(base=base_state, base_count=base_count))
 
     return two_gradients(
         init=init,
