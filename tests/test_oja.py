@@ -73,6 +73,27 @@ def test_rule(spectrum: list[float]) -> None:
     np.testing.assert_allclose(state.eigenvalue, value, rtol=1e-6)
 
 
+@pytest.mark.parametrize("spectrum", [[3.0, 2.0, 1.0], [-3.0, -2.0, -1.0], [3.0, -2.9, 0.1]])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_the_first_value_is_the_curvature_along_the_gradient(
+    spectrum: list[float], dtype: Any
+) -> None:
+    matrix, _ = quadratic.hessian(spectrum)
+    gradient = quadratic.grad_fn(matrix)
+
+    def first(w: chex.Array) -> chex.Array:
+        params = quadratic.tree(w, dtype)
+        tx = xsam_jax.xsam(rho=0.5, eigenvector=xsam_jax.oja())
+        return tx.update(gradient(params), tx.init(params), params, grad_fn=gradient)[1].eigenvalue
+
+    points = jnp.asarray(np.random.default_rng(0).normal(size=(20, 3)))
+    found = jax.jit(jax.vmap(first))(points)
+    x = points @ matrix
+    x /= jnp.linalg.norm(x, axis=1, keepdims=True)
+    np.testing.assert_allclose(found, jnp.sum(x @ matrix * x, axis=1), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(first(points[0]), found[0], rtol=1e-4, atol=1e-4)
+
+
 def test_of_directions_that_gradients_visit_one_at_a_time_it_finds_the_most_frequent() -> None:
     """Not the one of the largest eigenvalue: the docstring's operator, with all its eigenvalues."""
     matrix = jnp.diag(jnp.array([10.0, 1.0, 0.5]))

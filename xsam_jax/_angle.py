@@ -1,7 +1,5 @@
 """Angle between a gradient and an eigenvector."""
 
-import functools
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -47,23 +45,11 @@ def angle(grads: chex.ArrayTree, v: chex.ArrayTree, *, layerwise: bool = False) 
     _checks.same_tree("v", v, grads, "grads")
     _checks.real("v", v)
     if layerwise:
-        grads = jax.tree.map(_unit, grads)
-    a, b = _unit(grads), _unit(v)
+        grads = jax.tree.map(_linalg.unit_at_any_scale, grads)
+    a, b = _linalg.unit_at_any_scale(grads), _linalg.unit_at_any_scale(v)
     # Kahan's formula: the arc cosine loses half the digits near 0 and 180.
     difference = _linalg.norm(_linalg.combine((1, a), (-1, b)))
     total = _linalg.norm(_linalg.combine((1, a), (1, b)))
     # Without a direction there is no derivative either.
     none = (difference == 0) & (total == 0)
     return jnp.rad2deg(2 * jnp.arctan2(difference, jnp.where(none, 1, total)))
-
-
-def _unit(tree: chex.ArrayTree) -> chex.ArrayTree:
-    """``tree`` with norm one, also where the squares of its numbers are beyond float32's range."""
-    tree = _linalg.cast(tree, _linalg.statistics_dtype(tree))
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if leaf.size]
-    if not leaves:
-        return tree
-    largest = functools.reduce(jnp.maximum, [jnp.max(jnp.abs(leaf)) for leaf in leaves])
-    # The reciprocals of the largest numbers are below the smallest normal one, which is zero.
-    largest = jnp.where(largest > 1, largest / 8, largest)
-    return _linalg.unit(_linalg.scale(_linalg.reciprocal(largest), tree))

@@ -10,6 +10,10 @@ from jax import lax
 from xsam_jax import _checks, _linalg, _placement
 from xsam_jax._two_gradients import Ascent, Descent
 
+# What a product's squared norm may have lost: the vector made of it keeps its norm of one.
+LOST_SHARE = 1e-6
+_LAST = 2**31 - 1  # what an int32 can count
+
 
 class Eigenpair(NamedTuple):
     """An estimate of the Hessian's dominant eigenpair.
@@ -137,7 +141,7 @@ def periodic(every: int, refresh: Callable[[Ascent, Eigenpair, chex.Array], Eige
     A refresh that gives a zero vector, or what is not finite, is dropped. One that falls on a step
     whose gradients are not finite is lost with that step, and made in the next. Where the caller
     decides (`Ascent.refresh`), a step has the refresh or has none, and one that is lost is not made
-    up for.
+    up for. The step count ends at 2**31 - 1: from then on no refresh is due.
 
     Args:
       every: steps from one refresh to the next, >= 1.
@@ -159,7 +163,8 @@ def periodic(every: int, refresh: Callable[[Ascent, Eigenpair, chex.Array], Eige
         # overlaps with the gradients' buffers (a transformer: 1337 MiB in place of 779). A refresh
         # that the caller asks for is a branch for the same reason (ResNet-18: 319 MiB, not 380).
         def due(pair: Eigenpair) -> chex.Array:
-            return count >= (0 if step.refresh else pair.memory)
+            # The last count is that of all later steps.
+            return jnp.minimum(count, _LAST - 1) >= (0 if step.refresh else pair.memory)
 
         def refreshed(pair: Eigenpair) -> Eigenpair:
             new = refresh(step, pair, count)
@@ -175,7 +180,8 @@ def periodic(every: int, refresh: Callable[[Ascent, Eigenpair, chex.Array], Eige
         elif _placement.anywhere(due(pair)):  # a branch would be compiled anew in every step
             pair = refreshed(pair)
         # The paper's "t mod p = 1" with t = count + 1, written so that p = 1 is every step.
-        return pair._replace(memory=(count // every + 1) * every)
+        latest = count // every * every
+        return pair._replace(memory=latest + jnp.minimum(every, _LAST - latest))
 
     def after(step: Descent, pair: Eigenpair) -> tuple[Eigenpair, Projection]:
         return pair, lambda: _linalg.vdot(step.grads_adv, pair.vector)

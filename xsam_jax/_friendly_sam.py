@@ -69,9 +69,9 @@ def friendly_sam(
     def ascent(step: Ascent, state: FriendlySAMState) -> tuple[_linalg.Scaled, FriendlySAMState]:
         noise = _linalg.combine((1, step.own), (-share(state.count), state.mean))
         # Not by the count, which goes on in a step that is not finite.
-        weight = jnp.where(_linalg.vdot(state.mean, state.mean) == 0, 0, decay)
+        weight = jnp.where(_linalg.norm(state.mean) == 0, 0, decay)
         mean = _linalg.combine((weight, state.mean), (1 - weight, step.grads))
         mean = _linalg.cast_like(mean, state.mean)
-        return _linalg.scaled_to(radius(state.count), noise), state._replace(mean=mean)
+        return _linalg.scaled_or_nan(radius(state.count), noise), state._replace(mean=mean)
 
     return two_gradients(init=init, ascent=ascent, axis_name=axis_name, per_device=per_device)

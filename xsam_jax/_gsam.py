@@ -1,6 +1,7 @@
 """GSAM."""
 
 import chex
+import jax.numpy as jnp
 import optax
 
 from xsam_jax import _checks, _linalg
@@ -50,9 +51,12 @@ def gsam(
 
     def descent(step: Descent, state: SAMState) -> tuple[chex.ArrayTree, SAMState]:
         g, g_adv = step.grads, step.grads_adv
-        parallel = _linalg.ratio(_linalg.vdot(g, g_adv), _linalg.vdot(g_adv, g_adv))
+        size = _linalg.norm(g_adv)
+        parallel = _linalg.ratio(_linalg.ratio(_linalg.vdot(g, g_adv), size), size)
         orthogonal = _linalg.combine((1, g), (-parallel, g_adv))
-        return _linalg.combine((1, g_adv), (-weight(state.count), orthogonal)), state
+        # No part of a gradient that counts as zero: its inner product is lost, too.
+        strength = jnp.where(_linalg.norm(g) == 0, 0, weight(state.count))
+        return _linalg.combine((1, g_adv), (-strength, orthogonal)), state
 
     return two_gradients(
         ascent=sam_ascent(radius), descent=descent, axis_name=axis_name, per_device=per_device

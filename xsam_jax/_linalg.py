@@ -81,19 +81,20 @@ def gram(*trees: chex.ArrayTree) -> chex.Array:
     return upper[place]
 
 
-def norm(tree: chex.ArrayTree) -> chex.Array:
+def norm(tree: chex.ArrayTree, share: float = 0.1) -> chex.Array:
     """Euclidean norm over all leaves, a scalar of the statistics' dtype; see `length`."""
-    return length(vdot(tree, tree), tree)
+    return length(vdot(tree, tree), tree, share)
 
 
-def length(squared: chex.Array, tree: chex.ArrayTree) -> chex.Array:
+def length(squared: chex.Array, tree: chex.ArrayTree, share: float = 0.1) -> chex.Array:
     """The norm of a tree whose inner product with itself is known, and 0 where that is lost.
 
     A number's square below the smallest normal one counts as 0. Where that may have happened to
-    more than a tenth of the sum, a vector divided by its root would be far longer than one.
+    more than a share of the sum, a tenth, a vector divided by its root would be far longer than
+    one.
     """
     numbers = sum(leaf.size for leaf in jax.tree.leaves(tree))
-    lost = 10 * numbers * float(np.finfo(squared.dtype).tiny)
+    lost = numbers / share * float(np.finfo(squared.dtype).tiny)
     return root(jnp.where(squared < lost, 0, squared))
 
 
@@ -153,6 +154,34 @@ def select(
 ) -> chex.ArrayTree:
     """``if_true`` where the scalar ``condition`` holds, else ``if_false``, leaf by leaf."""
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), if_true, if_false)
+
+
+def unit_at_any_scale(tree: chex.ArrayTree) -> chex.ArrayTree:
+    """`unit`, also where the squares of the numbers are beyond float32's range.
+
+    For vectors that a user gives: it takes a pass more, for the largest number.
+    """
+    tree = cast(tree, statistics_dtype(tree))
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if leaf.size]
+    if not leaves:
+        return tree
+    largest = functools.reduce(jnp.maximum, [jnp.max(jnp.abs(leaf)) for leaf in leaves])
+    # The unit vector does not depend on the factor, so neither does its derivative.
+    largest = lax.stop_gradient(largest)
+    # The reciprocals of the largest numbers are below the smallest normal one, which is zero.
+    largest = jnp.where(largest > 1, largest / 8, largest)
+    # What is below it itself may be zero or not.
+    largest = jnp.where(largest < float(np.finfo(largest.dtype).tiny), 0, largest)
+    return unit(scale(reciprocal(largest), tree))
+
+
+def scaled_or_nan(length: chex.Numeric, tree: chex.ArrayTree) -> Scaled:
+    """`scaled_to`, and NaN where the norm is infinite, for a tree that is not the gradient itself.
+
+    With NaN the step is not finite, as one is whose gradient has an infinite norm.
+    """
+    size = norm(tree)
+    return Scaled(ratio(jnp.where(jnp.isinf(size), jnp.nan, length), size), tree)
 
 
 def _in_blocks(*pairs: tuple[chex.ArrayTree, chex.ArrayTree]) -> chex.Array:

@@ -4,7 +4,14 @@ import chex
 import jax.numpy as jnp
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._eigenvector import Eigenpair, Projection, Tracker, free_product, from_gradients
+from xsam_jax._eigenvector import (
+    LOST_SHARE,
+    Eigenpair,
+    Projection,
+    Tracker,
+    free_product,
+    from_gradients,
+)
 from xsam_jax._two_gradients import Descent
 
 
@@ -31,7 +38,8 @@ def oja(rate: chex.Numeric = 0.3) -> Tracker:
 
     The eigenvalue comes from the same products: an eigenpair has ``<v, Hx> = value * <v, x>``, and
     the step ``value <- value + rate * <v, x> * (<v, Hx> - value * <v, x>)`` lessens the squared
-    error.
+    error. The first step has no vector to measure: it sets ``value = <x, Hx>``, the curvature along
+    its own gradient, which lies between the smallest and the largest eigenvalue.
 
     Args:
       rate: weight of a step's product, > 0. Below 1 no step can cancel the vector; from 2 on the
@@ -52,10 +60,10 @@ def oja(rate: chex.Numeric = 0.3) -> Tracker:
     def after(step: Descent, pair: Eigenpair) -> tuple[Eigenpair, Projection]:
         x, product = free_product(step)
         v = pair.vector
-        squared_size, along, known, quotient = _linalg.vdots(
-            (product, product), (x.tree, v), (v, v), (v, product)
+        squared_size, along, known, quotient, seen = _linalg.vdots(
+            (product, product), (x.tree, v), (v, v), (v, product), (x.tree, product)
         )
-        size, along = _linalg.length(squared_size, product), x.scale * along
+        size, along = _linalg.length(squared_size, product, LOST_SHARE), x.scale * along
 
         weight = _linalg.ratio(jnp.where(known == 0, 1, rate * along), size)
         # ||v + weight * Hx|| by its inner products: the sum itself is passed over only once.
@@ -66,7 +74,9 @@ def oja(rate: chex.Numeric = 0.3) -> Tracker:
         )
 
         value = pair.value.astype(size.dtype)
-        value = jnp.where(known == 0, size, value + rate * along * (quotient - value * along))
+        # At first h stands for v: <x, h> <h, Hx>.
+        first = x.scale * seen
+        value = jnp.where(known == 0, first, value + rate * along * (quotient - value * along))
         # Finite gradients whose difference, divided by a small ||e||, has no finite square.
         value = jnp.where(jnp.isfinite(squared), value, jnp.nan)
         vector, value = _linalg.cast_like(vector, v), value.astype(jnp.float32)

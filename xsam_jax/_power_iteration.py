@@ -7,7 +7,7 @@ import numpy as np
 from jax import lax
 
 from xsam_jax import _checks, _linalg, _placement
-from xsam_jax._eigenvector import Eigenpair, Tracker, periodic
+from xsam_jax._eigenvector import LOST_SHARE, Eigenpair, Tracker, periodic
 from xsam_jax._two_gradients import Ascent
 
 
@@ -64,15 +64,18 @@ def power_iteration(
         _checks.real("start", start)
         leaves = jax.tree.leaves(start)
         if not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
-            # By NumPy: inside of jax.jit nothing that JAX computes has a value.
-            sizes = [np.max(np.abs(leaf), initial=0) for leaf in leaves]
-            if not (np.isfinite(sizes).all() and np.any(sizes)):
-                raise ValueError(f"start must be finite and not zero, got {start!r}")
+            # By NumPy: inside of jax.jit nothing that JAX computes has a value. Of the dtype that
+            # JAX gives the vector, where 1e-40 is zero and a NumPy number of 1e40 infinite.
+            dtype = np.dtype(_linalg.statistics_dtype(start))
+            with np.errstate(over="ignore"):
+                sizes = [np.max(np.abs(leaf), initial=0).astype(dtype) for leaf in leaves]
+            if not (np.isfinite(sizes).all() and np.max(sizes, initial=0) >= np.finfo(dtype).tiny):
+                raise ValueError(f"start must be finite and not zero in {dtype}, got {start!r}")
 
     def cold(pair: Eigenpair, count: chex.Array) -> chex.ArrayTree:
         """The vector, of norm one, that a refresh starts from anew."""
         if start is not None:
-            return _linalg.cast_like(_linalg.unit(start), pair.vector)
+            return _linalg.cast_like(_linalg.unit_at_any_scale(start), pair.vector)
         key = jax.random.fold_in(jax.random.key(seed), count)
         leaves, treedef = jax.tree.flatten(pair.vector)
         ends = np.cumsum([0, *(leaf.size for leaf in leaves)])
@@ -104,7 +107,8 @@ def power_iteration(
                 params, vector = lax.optimization_barrier((params, vector))
             product = step.hvp(params, vector)
             quotient = _linalg.vdot(vector, product).astype(jnp.float32)
-            vector = _linalg.cast_like(_linalg.unit(product), vector)
+            inverse = _linalg.reciprocal(_linalg.norm(product, LOST_SHARE))
+            vector = _linalg.cast_like(_linalg.scale(inverse, product), vector)
             return vector, quotient
 
         carry = vector, pair.value

@@ -1,5 +1,6 @@
 """SAM and ASAM."""
 
+import jax.numpy as jnp
 import optax
 
 from xsam_jax import _checks, _linalg
@@ -65,10 +66,11 @@ def sam(
     _checks.boolean("adaptive", adaptive)
 
     def adaptive_ascent(step: Ascent, state: SAMState) -> tuple[_linalg.Scaled, SAMState]:
-        scale, tree = _linalg.scaled_to(
-            radius(state.count), _linalg.multiply(step.params, step.own)
-        )
-        return _linalg.Scaled(scale, _linalg.multiply(step.params, tree)), state
+        # Each product with numbers of moderate size: w**2 * g may be beyond float32's range.
+        stretched = _linalg.multiply(step.params, _linalg.unit(step.own))
+        stretched = _linalg.scale(*_linalg.scaled_or_nan(radius(state.count), stretched))
+        perturbation = _linalg.multiply(step.params, stretched)
+        return _linalg.Scaled(jnp.ones([]), perturbation), state
 
     ascent = adaptive_ascent if adaptive else sam_ascent(radius)
     return two_gradients(ascent=ascent, axis_name=axis_name, per_device=per_device)

@@ -9,6 +9,7 @@ import numpy as np
 
 from xsam_jax import _checks, _linalg
 from xsam_jax._eigenvector import (
+    LOST_SHARE,
     Eigenpair,
     Projection,
     Tracker,
@@ -67,7 +68,8 @@ def subspace(size: int = 4, *, decay: chex.Numeric = 0.98, ridge: chex.Numeric =
     Both gradients must be of the same loss, with the same random numbers, as for `oja`: put the
     method first in the chain. What `oja` says of the directions that gradients visit, and of small
     radii, holds here too. The eigenvalue is fitted alike: ``value <- value + <v,x> (<v,Hx> -
-    value <v,x>) / C_11``.
+    value <v,x>) / C_11``. So the first step sets ``||Hx||**2 / <x,Hx>``, which has the sign of the
+    curvature along the gradient, and in magnitude is ``||Hx||`` or more.
 
     A step has no derivative (it is NaN) while fewer than ``size`` vectors are known: the others'
     eigenvalues are equal.
@@ -104,10 +106,11 @@ def subspace(size: int = 4, *, decay: chex.Numeric = 0.98, ridge: chex.Numeric =
         x, product = free_product(step)
         trees = (pair.vector, *pair.memory.others, product)
         inner = _linalg.gram(*trees, x.tree)
-        length = _linalg.length(inner[size, size], product)
+        length = _linalg.length(inner[size, size], product, LOST_SHARE)
         scales = jnp.ones((size + 1,), length.dtype).at[size].set(_linalg.reciprocal(length))
         seen = _Seen(
-            metric=jnp.outer(scales, scales) * inner[:-1, :-1],
+            # Not by the squares of the scales, which may be beyond float32's range.
+            metric=scales[:, None] * inner[:-1, :-1] * scales[None],
             x=x.scale * scales * inner[-1, :-1],
             length=length,
         )

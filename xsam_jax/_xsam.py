@@ -30,7 +30,7 @@ class XSAMState(NamedTuple):
         float32, or float64 for float64 parameters. Norm one, or zero before the first estimate.
       eigenvalue: its eigenvalue, float32[]; the tracker's docstring says how it is estimated.
       alignment: cosine of the angle between the gradient at the perturbed parameters and the
-        eigenvector at the last step, float32[].
+        eigenvector at the last step, float32[], in [-1, 1].
       memory: what else the tracker keeps: `power_iteration` the step count from which the next
         refresh is due, int32[], `subspace` its basis, `oja` nothing.
     """
@@ -136,6 +136,7 @@ def xsam(
         removed = _linalg.ratio(jnp.asarray(strength(state.count), along.dtype) * along, divisor)
         direction = _linalg.combine((_linalg.reciprocal(divisor), step.grads_adv), (-removed, v))
         alignment = _linalg.ratio(projection, norm).astype(jnp.float32)
+        alignment = jnp.clip(alignment, -1, 1)  # beyond by rounding
         return direction, state._replace(
             alignment=jnp.where(step.finite, alignment, state.alignment)
         )
