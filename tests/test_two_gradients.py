@@ -246,19 +246,17 @@ def test_a_gradient_that_is_the_same_on_all_devices_is_refused(
 
 
 def test_a_summed_result_of_grad_fn_is_refused() -> None:
-    x, y = problem_a.minibatch(0)
-    gradient = jax.grad(lambda params: problem_a.loss(params, x, y))
     tx = xsam_jax.sam(axis_name="data")
 
-    def step(params: chex.ArrayTree) -> Any:
+    def step(params: chex.ArrayTree, x: chex.Array, y: chex.Array) -> Any:
+        gradient = jax.grad(lambda params: problem_a.loss(params, x, y))
         own = gradient(jax.lax.pcast(params, "data", to="varying"))
         return tx.update(own, tx.init(params), params, grad_fn=gradient)
 
-    mesh = mesh_of(2)
+    specs = (P(), P("data"), P("data"))
+    run = jax.shard_map(step, mesh=mesh_of(2), in_specs=specs, out_specs=P())
     with pytest.raises(ValueError, match=r"^the result of grad_fn must be .* own loss"):
-        jax.eval_shape(
-            jax.shard_map(step, mesh=mesh, in_specs=P(), out_specs=P()), problem_a.tree("init")
-        )
+        jax.eval_shape(run, problem_a.tree("init"), *problem_a.minibatch(0))
 
 
 def test_curvature_may_be_of_the_same_examples_on_all_devices() -> None:

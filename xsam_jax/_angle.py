@@ -4,7 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from xsam_jax import _checks, _linalg
+from xsam_jax import _checks, _linalg, _placement
 
 
 def angle(grads: chex.ArrayTree, v: chex.ArrayTree, *, layerwise: bool = False) -> chex.Array:
@@ -47,6 +47,7 @@ def angle(grads: chex.ArrayTree, v: chex.ArrayTree, *, layerwise: bool = False) 
     if layerwise:
         grads = jax.tree.map(_linalg.unit_at_any_scale, grads)
     a, b = _linalg.unit_at_any_scale(grads), _linalg.unit_at_any_scale(v)
+    b = _placement.shard_like(b, a)
     # Kahan's formula: the arc cosine loses half the digits near 0 and 180.
     difference = _linalg.norm(_linalg.combine((1, a), (-1, b)))
     total = _linalg.norm(_linalg.combine((1, a), (1, b)))

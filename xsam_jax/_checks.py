@@ -10,7 +10,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from xsam_jax import _placement
 
@@ -217,21 +216,45 @@ def _place(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path) or "the root"
 
 
-def varying(name: str, tree: Any, axis_name: AxisName) -> None:
-    """Raises if `jax.shard_map` knows that no leaf of ``tree`` differs between its devices.
+def same_on_devices(name: str, tree: Any, axis_name: AxisName) -> None:
+    """Raises if `jax.shard_map` knows of a leaf of ``tree`` that may differ between the devices."""
+    tracked = _placement.tracked_axes(axis_name)
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        if tracked & _placement.varying_axes(leaf):
+            raise ValueError(
+                f"{name} must be the same on all devices of axis_name={axis_name!r}, but "
+                f"{jax.typeof(leaf)} at {_place(path)} varies over them. If they are divided over "
+                "the devices: put jax.shard_map around the gradient alone and call the method "
+                "outside of it, under jax.jit and without axis_name. If each device has a model "
+                "of its own: leave axis_name out. If they are the same, and cast: cast them inside "
+                "grad_fn"
+            )
+
+
+def own_gradient(
+    name: str, tree: Any, axis_name: AxisName, grad_fn: Callable[[Any], Any], params: Any
+) -> None:
+    """Raises if `jax.shard_map` knows of a leaf of ``tree`` that was reduced over its devices.
 
     With ``check_vma=True``, its default, JAX sums the gradient at parameters that are the same on
-    all devices, and the mean of that sum would still be the sum.
+    all devices, and the mean of that sum would still be the sum. ``tree`` should be
+    ``grad_fn(params)``: a leaf that nothing of a device's own went into, such as the zero of a
+    frozen one, is the same on all devices and right.
     """
-    if axis_name is None or not _placement.varying_axes(lax.axis_index(axis_name)):
-        return  # no axis, or shard_map was told not to look
-    leaves = jax.tree.leaves(tree)
-    names = {axis_name} if isinstance(axis_name, str) else {*axis_name}
-    if leaves and not any(names <= _placement.varying_axes(leaf) for leaf in leaves):
-        raise ValueError(
-            f"{name} must be the gradient of each device's own loss with axis_name={axis_name!r}, "
-            "got one that is the same on all devices, because with check_vma=True jax.shard_map "
-            "sums it over them: give shard_map check_vma=False or differentiate at "
-            f"jax.lax.pcast(params, {axis_name!r}, to='varying'); if the loss averages over the "
-            "devices itself, leave axis_name out"
-        )
+    tracked = _placement.tracked_axes(axis_name)
+    leaves = jax.tree.leaves_with_path(tree)
+    same = [tracked - _placement.varying_axes(leaf) for _, leaf in leaves]
+    if not any(same):
+        return
+    sources = _placement.sources(grad_fn, params)
+    for (path, _), axes, source in zip(leaves, same, sources, strict=True):
+        if axes & source:
+            over = sorted(axes & source)
+            raise ValueError(
+                f"{name} must be the gradient of each device's own loss with "
+                f"axis_name={axis_name!r}, but at {_place(path)} it is reduced over "
+                f"{', '.join(map(repr, over))} already: with check_vma=True jax.shard_map sums it "
+                "wherever the parameters are not cast. Give shard_map check_vma=False or "
+                f"differentiate at jax.lax.pcast(params, {axis_name!r}, to='varying'), all leaves. "
+                "If it is averaged over the devices already, leave axis_name out or cast it too"
+            )

@@ -63,7 +63,8 @@ def hvp(grad_fn: GradFn, params: chex.ArrayTree, v: chex.ArrayTree) -> chex.Arra
     def product(params: chex.ArrayTree, v: chex.ArrayTree) -> chex.ArrayTree:
         return jax.jvp(grad_fn, (params,), (v,))[1]
 
-    args = (params, _placement.varying_like(_linalg.cast_like(v, params), params))
+    v = _placement.shard_like(_linalg.cast_like(v, params), params)
+    args = (params, _placement.varying_like(v, params))
     # Traced, not called: JAX finds some functions without a forward derivative when it compiles.
     try:
         closed, out_shape = jax.make_jaxpr(product, return_shape=True)(*args)

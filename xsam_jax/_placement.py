@@ -1,12 +1,15 @@
 """Where arrays lie, on meshes and along the axes of `jax.shard_map`, and when they are computed."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend import core
+from jax.interpreters.partial_eval import dce_jaxpr
 from jax.sharding import AxisType, PartitionSpec
 
 
@@ -24,7 +27,12 @@ def replicated(tree: chex.ArrayTree) -> chex.ArrayTree:
 def varying_axes(*trees: chex.ArrayTree) -> frozenset[str]:
     """The axes of `jax.shard_map` along which a leaf may differ, where JAX knows them."""
     leaves = jax.tree.leaves(trees)
-    return frozenset().union(*(jax.typeof(leaf).manual_axis_type.varying for leaf in leaves))
+    return frozenset().union(*(_varying(jax.typeof(leaf)) for leaf in leaves))
+
+
+def _varying(aval: Any) -> frozenset[str]:
+    kind = getattr(aval, "manual_axis_type", None)  # a token has none
+    return frozenset() if kind is None else kind.varying
 
 
 def varying_like(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
@@ -41,9 +49,43 @@ def varying_like(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
     return jax.tree.map(cast, tree) if axes else tree
 
 
-def shard_like(leaf: chex.Array, like: chex.Array) -> chex.Array:
-    """``leaf`` with the sharding of ``like``, where that is part of its type."""
-    return leaf if _mesh(like).empty else jax.sharding.reshard(leaf, jax.typeof(like).sharding)
+def tracked_axes(axis_name: str | tuple[str, ...] | None) -> frozenset[str]:
+    """Those axes of ``axis_name`` for which `jax.shard_map` tracks what varies (``check_vma``)."""
+    return frozenset() if axis_name is None else varying_axes(lax.axis_index(axis_name))
+
+
+def sources(
+    function: Callable[[chex.ArrayTree], chex.ArrayTree], params: chex.ArrayTree
+) -> list[frozenset[str]]:
+    """For each leaf of ``function(params)`` the axes along which differs what it is computed from.
+
+    An axis along which the leaf itself is the same is one that it was reduced over.
+    """
+    jaxpr = jax.make_jaxpr(function)(params).jaxpr
+    outputs = range(len(jaxpr.outvars))
+    return [_axes_in(dce_jaxpr(jaxpr, [i == leaf for i in outputs])[0]) for leaf in outputs]
+
+
+def _axes_in(jaxpr: core.Jaxpr) -> frozenset[str]:
+    """The axes along which a value of ``jaxpr`` differs."""
+    found: frozenset[str] = frozenset()
+    for eqn in jaxpr.eqns:
+        found = found.union(
+            *(_varying(atom.aval) for atom in (*eqn.invars, *eqn.outvars)),
+            *map(_axes_in, core.jaxprs_in_params(eqn.params)),
+        )
+    return found
+
+
+def shard_like(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
+    """``tree`` with the shardings of ``like``, where they are part of the types."""
+
+    def reshard(leaf: chex.Array, like: chex.Array) -> chex.Array:
+        target = jax.typeof(like).sharding
+        there = target.mesh.empty or jax.typeof(leaf).sharding == target
+        return leaf if there else jax.sharding.reshard(leaf, target)
+
+    return jax.tree.map(reshard, tree, like)
 
 
 def gathered(leaf: chex.Array) -> chex.Array:

@@ -75,7 +75,8 @@ def power_iteration(
     def cold(pair: Eigenpair, count: chex.Array) -> chex.ArrayTree:
         """The vector, of norm one, that a refresh starts from anew."""
         if start is not None:
-            return _linalg.cast_like(_linalg.unit_at_any_scale(start), pair.vector)
+            unit = _linalg.cast_like(_linalg.unit_at_any_scale(start), pair.vector)
+            return _placement.shard_like(unit, pair.vector)
         key = jax.random.fold_in(jax.random.key(seed), count)
         leaves, treedef = jax.tree.flatten(pair.vector)
         ends = np.cumsum([0, *(leaf.size for leaf in leaves)])

@@ -135,19 +135,22 @@ def two_gradients(
         if params is None:
             raise ValueError("params must be given: update(updates, state, params, grad_fn=...)")
         _checks.real("params", params)
+        _checks.same_on_devices("params", params, axis_name)
         _checks.same_tree("updates", updates, params)
         _checks.real("updates", updates)
-        _checks.varying("updates", updates, axis_name)
         _states.check(state, init, params)
         if refresh is not None:
             _checks.boolean("refresh", refresh)  # what is compiled depends on it
             refresh = bool(refresh)
-        gradient = _averaged("grad_fn", grad_fn, params, axis_name)
-        curvature = gradient
+        own_gradient = _checked("grad_fn", grad_fn, params)
+        _checks.own_gradient("updates", updates, axis_name, own_gradient, params)
+        gradient = curvature = _averaged("grad_fn", own_gradient, axis_name)
         if curvature_grad_fn is not None:
-            curvature = _averaged("curvature_grad_fn", curvature_grad_fn, params, axis_name)
+            own_curvature = _checked("curvature_grad_fn", curvature_grad_fn, params)
+            curvature = _averaged("curvature_grad_fn", own_curvature, axis_name)
         product = functools.partial(hvp, curvature)
 
+        updates = _placement.shard_like(updates, params)
         grads = _mean(updates, axis_name)
         own = updates if per_device else grads
         new_state: Any
@@ -171,24 +174,20 @@ def two_gradients(
     return optax.GradientTransformationExtraArgs(checked_init, update)
 
 
-def _averaged(
-    name: str, grad_fn: GradFn | None, params: chex.ArrayTree, axis_name: _checks.AxisName
-) -> GradFn:
-    """``grad_fn`` with its result checked and averaged over the devices."""
+def _checked(name: str, grad_fn: GradFn | None, params: chex.ArrayTree) -> GradFn:
+    """``grad_fn`` whose result is a tree like ``params``, also placed like them."""
     if not callable(grad_fn):
         raise (ValueError if grad_fn is None else TypeError)(
             f"{name} must be a function params -> gradient of the step's mini-batch, given as "
             f"update(updates, state, params, {name}=...), got {grad_fn!r}"
         )
 
-    def averaged(at: chex.ArrayTree) -> chex.ArrayTree:
+    def checked(at: chex.ArrayTree) -> chex.ArrayTree:
         grads: Any = None
         try:
             grads = grad_fn(at)
             _checks.same_tree(f"the result of {name}", grads, params)
             _checks.real(f"the result of {name}", grads)
-            if name == "grad_fn":  # the curvature may be that of the same examples everywhere
-                _checks.varying(f"the result of {name}", grads, axis_name)
         except Exception as error:
             if has_masked(params):
                 error.add_note(MASKED_NOTE.format(name=name))
@@ -199,6 +198,17 @@ def _averaged(
             if isinstance(grads, tuple) and not isinstance(params, tuple):
                 error.add_note(_VALUE_NOTE.format(name=name))
             raise
+        return _placement.shard_like(grads, params)
+
+    return checked
+
+
+def _averaged(name: str, grad_fn: GradFn, axis_name: _checks.AxisName) -> GradFn:
+    """``grad_fn`` with its result averaged over the devices."""
+
+    def averaged(at: chex.ArrayTree) -> chex.ArrayTree:
+        grads = grad_fn(at)
+        _checks.own_gradient(f"the result of {name}", grads, axis_name, grad_fn, at)
         return _mean(grads, axis_name)
 
     return averaged
