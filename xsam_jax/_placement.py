@@ -41,12 +41,21 @@ def varying_like(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
     It is a matter of types: a loop must start from values of the type that its body returns.
     """
     axes = varying_axes(like)
+    return jax.tree.map(lambda leaf: _varying_along(leaf, axes), tree)
 
-    def cast(leaf: chex.Array) -> chex.Array:
-        missing = tuple(sorted(axes - varying_axes(leaf)))
-        return lax.pcast(leaf, missing, to="varying") if missing else leaf
 
-    return jax.tree.map(cast, tree) if axes else tree
+def _varying_along(leaf: chex.Array, axes: frozenset[str]) -> chex.Array:
+    missing = tuple(sorted(axes - varying_axes(leaf))) if axes else ()
+    return lax.pcast(leaf, missing, to="varying") if missing else leaf
+
+
+def mean(tree: chex.ArrayTree, axis_name: str | tuple[str, ...]) -> chex.ArrayTree:
+    """The mean over devices, also of a leaf that varies along one of two axes: JAX wants both."""
+    axes = tracked_axes(axis_name)
+    along = jax.tree.map(
+        lambda leaf: _varying_along(leaf, axes) if axes & varying_axes(leaf) else leaf, tree
+    )
+    return lax.pmean(along, axis_name)
 
 
 def tracked_axes(axis_name: str | tuple[str, ...] | None) -> frozenset[str]:

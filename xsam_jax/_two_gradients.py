@@ -12,7 +12,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 
 from xsam_jax import _checks, _linalg, _placement, _states
 from xsam_jax._branch import computed_if
@@ -158,7 +157,7 @@ def two_gradients(
         perturbed = _linalg.cast_like(_linalg.combine((1, params), perturbation), params)
         squared = _linalg.vdot(own, own)
         if per_device:
-            squared = lax.pmean(squared, axis_name)
+            squared = _mean(squared, axis_name)
         finite = jnp.isfinite(squared)
         grads_adv = computed_if(finite, gradient, perturbed)
         finite &= jnp.isfinite(_linalg.vdot(grads_adv, grads_adv))
@@ -215,4 +214,4 @@ def _averaged(name: str, grad_fn: GradFn, axis_name: _checks.AxisName) -> GradFn
 
 
 def _mean(tree: chex.ArrayTree, axis_name: _checks.AxisName) -> chex.ArrayTree:
-    return tree if axis_name is None else lax.pmean(tree, axis_name)
+    return tree if axis_name is None else _placement.mean(tree, axis_name)
