@@ -1,6 +1,8 @@
 """On several devices: sharded parameters under `jax.jit`, and `jax.shard_map`."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import chex
@@ -52,6 +54,41 @@ def test_sharded_parameters(name: str, axis_type: AxisType, known: bool) -> None
     assert len(copies) >= METHODS[name].copies
     for leaf in (params["kernel"], *copies):
         assert leaf.sharding.is_equivalent_to(shardings["kernel"], 2)
+
+
+@every_method
+def test_parameters_divided_around_the_gradient(name: str) -> None:
+    """FSDP as docs/devices.md says: `jax.shard_map` around the gradient, the method outside."""
+    mesh = mesh_of(8)
+    x = np.random.default_rng(0).normal(size=(16, 8))
+
+    def loss(params: Any, x: chex.Array) -> chex.Array:
+        return jnp.mean(jnp.sin(x @ params["kernel"] + params["bias"][None]) ** 2)
+
+    def local_loss(params: Any, x: chex.Array) -> chex.Array:
+        kernel = jax.lax.all_gather(params["kernel"], "data", tiled=True)
+        return loss({**params, "kernel": kernel}, x) / mesh.size  # JAX sums over the devices
+
+    local_gradient: Callable[[Any, chex.Array], Any] = jax.grad(local_loss)
+    divided = jax.shard_map(local_gradient, mesh=mesh, in_specs=(SPECS, P("data")), out_specs=SPECS)
+
+    def train(gradient: Any, params: Any, x: chex.Array) -> tuple[Any, Any]:
+        tx = METHODS[name].optimizer()
+
+        def step(carry: Any, _: None) -> tuple[Any, None]:
+            params, state = carry
+            grad_fn = lambda params: gradient(params, x)
+            updates, state = tx.update(grad_fn(params), state, params, grad_fn=grad_fn)
+            return (jax.tree.map(jnp.add, params, updates), state), None
+
+        found: tuple[Any, Any] = jax.lax.scan(step, (params, tx.init(params)), length=3)[0]
+        return found
+
+    shardings = {leaf: NamedSharding(mesh, spec) for leaf, spec in SPECS.items()}
+    params = jax.tree.map(jax.device_put, INIT, shardings)
+    found = jax.jit(partial(train, divided))(params, x)
+    assert_close(found, jax.jit(partial(train, jax.grad(loss)))(INIT, x), atol=1e-5)
+    assert found[0]["kernel"].sharding.is_equivalent_to(shardings["kernel"], 2)
 
 
 @every_method
