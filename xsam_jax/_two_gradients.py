@@ -105,7 +105,8 @@ def two_gradients(
 
     Returns:
       A transformation. A step in which the norm of either gradient is not finite leaves its state
-      as it was but for ``count``, and its direction is NaN, for `optax.apply_if_finite` to see.
+      as it was but for ``count``, and its direction is NaN, for an `optax.apply_if_finite` behind
+      it to see.
 
     Raises:
       TypeError, ValueError: ``axis_name`` is no name, or ``per_device`` is not a bool, or True

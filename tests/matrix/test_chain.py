@@ -115,6 +115,16 @@ def test_clipping_before_changes_nothing(name: str) -> None:
     assert_close(train_by_hand(name, before=clip), train_by_hand(name))
 
 
+@pytest.mark.parametrize(
+    "name", ["gsam", "wsam", "wsam_decoupled", "friendly_sam", "xsam_oja", "xsam_subspace"]
+)
+def test_clipping_before_misleads(name: str) -> None:
+    """These see its size too, as that of the gradient beside ``grad_fn``'s."""
+    alone = train_by_hand(name)
+    with pytest.raises(AssertionError):
+        assert_close(train_by_hand(name, before=clip), alone, atol=1e-4)
+
+
 @pytest.mark.usefixtures("standard_promotion")  # optax divides float64 by int32
 @every_method
 def test_reduce_on_plateau_gets_the_value(name: str) -> None:

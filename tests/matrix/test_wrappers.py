@@ -2,7 +2,6 @@
 
 import functools
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import chex
@@ -142,67 +141,6 @@ def test_part_of_the_leaves(name: str, wrapper: str) -> None:
     assert_close(stack(trajectory), kernel_by_hand(name))
 
 
-Poisoned = Callable[[Any, chex.Numeric, chex.Numeric], tuple[chex.ArrayTree, Any]]
-
-
-def poisoned_update(tx: optax.GradientTransformationExtraArgs) -> Poisoned:
-    """``(state, in_updates, in_grad_fn) -> tx's update``: factors on one leaf of each gradient."""
-    params = init()
-
-    def poisoned(gradient: chex.ArrayTree, factor: chex.Numeric) -> chex.ArrayTree:
-        return gradient | {"bias": gradient["bias"] * jnp.asarray(factor, jnp.float64)}
-
-    @jax.jit
-    def update(state: Any, in_updates: chex.Numeric, in_grad_fn: chex.Numeric) -> Any:
-        return tx.update(
-            poisoned(grad_fn(0)(params), in_updates),
-            state,
-            params,
-            grad_fn=lambda at: poisoned(grad_fn(0)(at), in_grad_fn),
-        )
-
-    return update
-
-
-@every_method
-def test_apply_if_finite_around(name: str) -> None:
-    """It sees the gradient that it is given, and skips all of the step."""
-    tx = optax.apply_if_finite(METHODS[name].optimizer(), 3)
-    update = poisoned_update(tx)
-    _, good = update(tx.init(init()), 1.0, 1.0)
-    for poison in (jnp.nan, jnp.inf):
-        updates, skipped = update(good, poison, 1.0)
-        chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, init()))
-        chex.assert_trees_all_equal(skipped.inner_state, good.inner_state)
-        # It looks at what goes into the method, so not at the second gradient.
-        with pytest.raises(AssertionError):
-            chex.assert_tree_all_finite(update(good, 1.0, poison)[0])
-
-
-@every_method
-def test_apply_if_finite_after(name: str) -> None:
-    """It sees both gradients; of the step the method keeps nothing but that it was one."""
-    method, base = METHODS[name], optax.sgd(LEARNING_RATE, momentum=0.9)
-    tx = (
-        optax.chain(method.optimizer(base), optax.apply_if_finite(optax.identity(), 3))
-        if method.wraps_base
-        else optax.chain(method.transformation(), optax.apply_if_finite(base, 3))
-    )
-    update = poisoned_update(tx)
-    _, good = update(tx.init(init()), 1.0, 1.0)
-    for poison in (jnp.nan, jnp.inf):
-        for factors in ((poison, 1.0), (1.0, poison), (poison, poison)):
-            updates, (method_state, guard) = update(good, *factors)
-            chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, init()))
-            chex.assert_trees_all_equal(method_state, good[0]._replace(count=method_state.count))
-            assert method_state.count == good[0].count + 1
-            chex.assert_trees_all_equal(guard.inner_state, good[1].inner_state)
-            assert guard.total_notfinite == 1
-    # Training goes on.
-    updates, _ = update((method_state, guard), 1.0, 1.0)
-    chex.assert_tree_all_finite(updates)
-
-
 @every_method
 def test_conditionally_transform(name: str) -> None:
     """Steps that it leaves out are plain ones and no steps of the method."""
@@ -229,6 +167,22 @@ def test_conditionally_transform(name: str) -> None:
             else:
                 by_hand, _ = plain(by_hand, SGD.init(by_hand), k)
             assert_close(params, by_hand)
+
+
+@pytest.mark.parametrize("name", ["sam", "xsam_oja"])
+def test_conditionally_mask_around(name: str) -> None:
+    """Steps that it leaves out change nothing; the others are the method's first, second, ..."""
+    active = lambda k: k % 2 == 1
+    tx = optax.conditionally_mask(METHODS[name].optimizer(), active)
+    params, expected = init(), init()
+    state, inner = tx.init(params), METHODS[name].optimizer().init(params)
+    stepped = jax.jit(functools.partial(step, tx))
+    for k in range(STEPS):
+        params, state = stepped(params, state, k)
+        if active(k):
+            expected, inner = stepper(name)(expected, inner, k)
+        assert_close(params, expected)
+        assert_close(state.inner_state, inner)
 
 
 @pytest.mark.usefixtures("standard_promotion")  # optax multiplies floats by a bool
