@@ -21,7 +21,8 @@ def sam(
     ``rho * w**2 * g / ||w * g||``.
 
     The perturbed parameters have the parameters' dtype. In bfloat16 rounding takes most of a small
-    perturbation away (``docs/recipes.md``): keep float32 parameters and cast them in the loss.
+    perturbation away: keep float32 parameters and cast them in the loss, which then sees all of the
+    perturbation, and rounding noise beside it (``docs/recipes.md`` has figures).
 
     Args:
       rho: radius of the ball, >= 0, or a schedule ``count -> radius``.

@@ -1,6 +1,7 @@
 """Numbers in README's and the recipes' sentences, computed from what they were measured into."""
 
 import json
+import math
 import re
 from statistics import mean
 from typing import Any, get_args
@@ -84,20 +85,27 @@ def test_lambda_max() -> None:
 
 
 def test_perturbation_in_bfloat16() -> None:
-    def rounded(dtype: Any) -> tuple[float, float, float]:
+    def rounded(dtype: Any, in_loss: Any) -> tuple[float, float, float, float]:
+        """Norm, angle to the gradient, share along it and share of coordinates that move."""
         keys = jax.random.split(jax.random.key(0))
         w, g = (jax.random.normal(key, (10**7,), jnp.float32) for key in keys)
         w, g = (0.03 * w).astype(dtype), g.astype(dtype)
         tx = xsam_jax.sam(rho=0.05)
         there, _ = tx.update(g, tx.init(w), w, grad_fn=lambda perturbed: perturbed)
-        e, g = there.astype(jnp.float32) - w.astype(jnp.float32), g.astype(jnp.float32)
-        return norm(e), float(xsam_jax.curvature.angle(g, e)), float(jnp.mean(e != 0))
+        seen = lambda w: w.astype(in_loss).astype(jnp.float32)
+        e, g = seen(there) - seen(w), g.astype(jnp.float32)
+        degrees = float(xsam_jax.curvature.angle(g, e))
+        share = norm(e) * math.cos(math.radians(degrees)) / 0.05
+        return norm(e), degrees, share, float(jnp.mean(e != 0))
 
     norm = lambda x: float(jnp.linalg.norm(x))
-    length, degrees, moved = rounded(jnp.bfloat16)
-    says(RECIPES, "rounding leaves #, at an angle of # degrees", length, degrees)
+    _, degrees, share, moved = rounded(jnp.bfloat16, jnp.bfloat16)
+    says(RECIPES, "keep a share of #, at an angle of # degrees", share, degrees)
     assert moved < 0.5
-    length, degrees, moved = rounded(jnp.float32)
+    length, degrees, share, _ = rounded(jnp.float32, jnp.bfloat16)
+    says(RECIPES, "that are cast keep a share of #:", share)
+    says(RECIPES, "so that the norm is # and the angle # degrees", length, degrees)
+    length, degrees, _, moved = rounded(jnp.float32, jnp.float32)
     assert (round(length, 3), round(degrees)) == (0.05, 0)
     assert moved > 0.99
 
