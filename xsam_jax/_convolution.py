@@ -12,6 +12,8 @@ all images and pixels, on one core, and out of the caches. They are summed in pa
 XLA:CPU also makes every transposed copy as soon as it can, and the copies lie about until they are
 used: those of a network's kernels from the start of a gradient until it comes back to their layer.
 They are made to wait for the operand that comes last.
+
+A window that is larger than its image is slow in every layout: that becomes a matrix product.
 """
 
 import functools
@@ -26,10 +28,12 @@ import numpy as np
 from jax import lax
 from jax.extend.core.primitives import conv_general_dilated_p
 
-from xsam_jax import _linalg, _placement
+from xsam_jax import _linalg, _placement, _small_maps
 
 _LONG = 3072  # terms of a sum, which fit into a core's cache
 _LARGE = 2**18  # elements of an array whose copy should not lie about
+
+Product = Callable[[chex.Array, chex.Array], chex.Array]
 
 
 def convolve(
@@ -45,13 +49,40 @@ def convolve(
     bind = functools.partial(conv_general_dilated_p.bind, **params)
     original = functools.partial(bind, dimension_numbers=dimension_numbers)
     # Outside of `jax.jit` each operation is an entry computation; a loop would be compiled anew.
-    if dimension_numbers == fast or not _placement.compiling():
+    if not _placement.compiling():
+        return original(lhs, rhs)
+    out = jax.eval_shape(original, lhs, rhs)
+    floating = jnp.issubdtype(out.dtype, jnp.floating)
+    # In a mesh images may lie on different devices.
+    alone = _placement.on_no_mesh((lhs, rhs)) and _one_group(**params)
+    multiply = None
+    if alone and floating:
+        pixels = [
+            [array.shape[axis] for axis in axes]
+            for array, axes in ((lhs, space), (rhs, kernel_space), (out, out_space))
+        ]
+        channels = lhs.shape[features], rhs.shape[out_features]
+        multiply = _small_maps.product(pixels, lhs.shape[batch], *channels, **params)
+    if dimension_numbers == fast and multiply is None:
         return original(lhs, rhs)
 
-    def fast_layout(lhs: chex.Array, rhs: chex.Array) -> chex.Array:
+    def whole(lhs: chex.Array, rhs: chex.Array) -> chex.Array:
+        return bind(lhs, rhs, dimension_numbers=fast)
+
+    def summed(lhs: chex.Array, rhs: chex.Array) -> chex.Array:
+        """What is added up: in float32 where the operands have fewer digits, as XLA:CPU does."""
+        if not floating:
+            return whole(lhs, rhs)
+        dtype = _linalg.statistics_dtype(out)
+        lhs, rhs = lhs.astype(dtype), rhs.astype(dtype)
+        if multiply is not None:
+            return multiply(lhs, rhs)
+        return bind(lhs, rhs, dimension_numbers=fast, preferred_element_type=dtype)
+
+    def in_layout(product: Product, lhs: chex.Array, rhs: chex.Array) -> chex.Array:
         lhs = lax.transpose(lhs, (batch, *space, features))
         rhs = lax.transpose(rhs, (*kernel_space, in_features, out_features))
-        return bind(lhs, rhs, dimension_numbers=fast)
+        return product(lhs, rhs)
 
     def transposed(lhs: chex.Array, rhs: chex.Array) -> chex.Array:
         # Of a kernel's gradient, whose features are the images, the input is there first, and the
@@ -61,30 +92,30 @@ def convolve(
         else:
             rhs = _once_there(lhs, rhs)
         terms = math.prod(rhs.shape[axis] for axis in (in_features, *kernel_space))
-        # In a mesh images may lie on different devices.
-        one_device = _placement.on_no_mesh((lhs, rhs))
-        parts = _parts(terms, lhs.shape[features], **params) if one_device else 1
-        if parts == 1:
-            out = fast_layout(lhs, rhs)
-        else:
+        parts = _parts(terms, lhs.shape[features]) if alone and multiply is None else 1
+        if parts > 1:
             pieces = _split(lhs, features, parts), _split(rhs, in_features, parts)
-            out = _in_parts(fast_layout, *pieces)
-        return lax.transpose(out, np.argsort((out_batch, *out_space, out_channels)))
+            result = _in_parts(functools.partial(in_layout, summed), *pieces)
+        else:
+            result = in_layout(whole if multiply is None else summed, lhs, rhs)
+        order = np.argsort((out_batch, *out_space, out_channels))
+        return lax.transpose(result.astype(out.dtype), order)
 
     return lax.platform_dependent(lhs, rhs, cpu=transposed, default=original)
 
 
-def _parts(
-    terms: int, features: int, *, feature_group_count: int, batch_group_count: int, **_: Any
-) -> int:
+def _one_group(*, feature_group_count: int, batch_group_count: int, **_: Any) -> bool:
+    return feature_group_count == batch_group_count == 1
+
+
+def _parts(terms: int, features: int) -> int:
     """In how many parts to compute a convolution that sums so many terms.
 
     Those of a kernel's gradient are the images, its input's feature axis, times their pixels, its
     window. In parts that fit into the caches it takes a third to a fifth of the time.
     """
     parts = 1
-    # Not where the number of images is unknown.
-    if isinstance(terms, int) and feature_group_count == batch_group_count == 1:
+    if isinstance(terms, int):  # not where the number of images is unknown
         while terms >= 2 * parts * _LONG and features % (2 * parts) == 0:
             parts *= 2
     return parts
@@ -110,18 +141,13 @@ def _split(array: chex.Array, axis: int, parts: int) -> chex.Array:
     return jnp.moveaxis(array.reshape(shape), axis, 0)
 
 
-def _in_parts(
-    product: Callable[[chex.Array, chex.Array], chex.Array], lhs: chex.Array, rhs: chex.Array
-) -> chex.Array:
+def _in_parts(product: Product, lhs: chex.Array, rhs: chex.Array) -> chex.Array:
     """``product(lhs[0], rhs[0]) + product(lhs[1], rhs[1]) + ...``."""
     out = jax.eval_shape(product, lhs[0], rhs[0])
-    # What has fewer digits than float32 is added up in float32.
-    floating = jnp.issubdtype(out.dtype, jnp.floating)
-    dtype = _linalg.statistics_dtype(out) if floating else out.dtype
     total, _ = lax.scan(
-        lambda total, pair: (total + product(*pair).astype(dtype), None),
-        jnp.zeros(out.shape, dtype),
+        lambda total, pair: (total + product(*pair), None),
+        jnp.zeros(out.shape, out.dtype),
         (lhs, rhs),
         unroll=2,  # one for each of two cores
     )
-    return total.astype(out.dtype)
+    return total
