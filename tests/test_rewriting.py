@@ -159,3 +159,58 @@ def test_export_with_an_unknown_number_of_images() -> None:
 def test_no_output_channels() -> None:
     convolve = xsam_jax.channels_last(lambda kernel: lax.conv(IMAGES, kernel, (1, 1), "SAME"))
     assert convolve(KERNEL[:0]).shape == (64, 0, 14, 14)
+
+
+def constants(w: chex.Array) -> dict[str, Any]:
+    return {
+        "gradient": jax.grad(lambda w: 2.0 * jnp.sum(w))(w),
+        "argument": w,
+        "python": (3.0, 5, True, 1j),
+        "numpy": (np.float32(2.0), np.arange(3), np.ones(2, np.float16)),
+        "none": None,
+    }
+
+
+@pytest.mark.parametrize(
+    "w",
+    [jnp.float32(1.5), np.float32(1.5), np.ones(2, np.float32), jnp.asarray(1.5), 1.5],
+    ids=["array", "NumPy's scalar", "NumPy's array", "weak", "Python's"],
+)
+@pytest.mark.parametrize("transform", [lambda fn: fn, jax.jit, jax.vmap], ids=["", "jit", "vmap"])
+def test_every_result_is_an_array(transform: Any, w: Any) -> None:
+    """Also a constant, and an argument, of the types that a compiled function returns."""
+    inside: list[Any] = []
+
+    def recorded(w: Any) -> Any:
+        inside.append(xsam_jax.channels_last(constants)(w))
+        return inside[-1]
+
+    w = jnp.stack([w, w]) if transform is jax.vmap else w
+    found, expected = transform(recorded)(w), transform(jax.jit(constants))(w)
+    chex.assert_trees_all_equal(found, expected)
+    assert jax.tree.map(jax.typeof, found) == jax.tree.map(jax.typeof, expected)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves((found, inside)))
+
+
+def test_constants_are_differentiated() -> None:
+    fast = xsam_jax.channels_last(constants)
+    slopes = jax.jacrev(lambda w: [fast(w)["gradient"], fast(w)["argument"]])(jnp.ones(2))
+    chex.assert_trees_all_equal(slopes, [jnp.zeros((2, 2)), jnp.eye(2)])
+
+
+def test_of_a_linear_loss_products_and_directions_are_arrays() -> None:
+    gradient = jax.grad(lambda w: 2.0 * w)
+    for w in (jnp.asarray(1.0), np.float32(1.0), np.array(1.0)):
+        product = xsam_jax.curvature.hvp(gradient, w, w)
+        assert isinstance(product, jax.Array)
+        assert product.dtype == jnp.result_type(w)
+        tx = xsam_jax.xsam()
+        outcome = tx.update(gradient(w), tx.init(w), w, grad_fn=gradient)
+        assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(outcome))
+
+
+def test_integers_have_the_tangents_that_they_had() -> None:
+    gradient = jax.grad(lambda w, n: w * n.astype(w.dtype), argnums=(0, 1), allow_int=True)
+    found = xsam_jax.channels_last(gradient)(jnp.ones(()), jnp.arange(3)[2])
+    assert isinstance(found[0], jax.Array)
+    assert found[1].dtype == jax.dtypes.float0
