@@ -86,11 +86,70 @@ def test_sums_in_parts_are_for_the_cpu_alone() -> None:
         assert ("stablehlo.while" in lowered.as_text()) == loop
 
 
-def test_sums_in_parts_are_float32_for_bfloat16() -> None:
-    x, cotangent = (images.astype(jnp.bfloat16) for images in _images(64, jnp.float32))
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_few_digits_are_summed_in_float32_and_rounded_once(dtype: Any) -> None:
+    """The parts as well as their sum: no number is further from the exact one than its rounding."""
+    x, cotangent = (images.astype(dtype) for images in _images(64, jnp.float32))
+    assert _parts(jax.make_jaxpr(FAST)(x, cotangent).jaxpr) == [16]
     exact = _kernel_gradient(x.astype(jnp.float64), cotangent.astype(jnp.float64))
-    error = jnp.max(jnp.abs(jax.jit(FAST)(x, cotangent).astype(jnp.float64) - exact))
-    assert float(error / jnp.max(jnp.abs(exact))) < 2**-8
+    half = {jnp.float16: 2.0**-11, jnp.bfloat16: 2.0**-8}[dtype]
+    found = jax.jit(FAST)(x, cotangent)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found.astype(jnp.float64), exact, rtol=1.01 * half, atol=1e-3)
+
+
+@pytest.mark.parametrize("preferred", [None, jnp.float16, jnp.float32])
+def test_parts_beyond_the_range_of_float16(preferred: Any) -> None:
+    """Each half of the images sums to four times the largest number, and both together to 64."""
+    signs = jnp.where(jnp.arange(64) < 32, 1, -1).astype(jnp.float16)[:, None, None, None]
+    x = 8 * jnp.ones((64, 14, 14, 3), jnp.float16)
+    cotangent = (8 * signs * jnp.ones((64, 14, 14, 4), jnp.float16)).at[0, 5, 5].add(8)
+    numbers = ("CHWN", "IHWO", "HWNC")
+    sums = partial(
+        lax.conv_general_dilated,
+        window_strides=(1, 1),
+        padding="SAME",
+        dimension_numbers=numbers,
+    )
+    fast = xsam_jax.channels_last(partial(sums, preferred_element_type=preferred))
+    args = x, cotangent
+    assert _parts(jax.make_jaxpr(fast)(*args).jaxpr) == [4]
+    expected = sums(*(array.astype(jnp.float64) for array in args))
+    found = jax.jit(fast)(*args)
+    assert found.dtype == (preferred or jnp.float16)
+    np.testing.assert_array_equal(found.astype(jnp.float64), expected)
+    # What is larger than the largest number is infinite, as it is without parts.
+    large = jax.jit(FAST)(x, jnp.abs(cotangent))
+    assert jnp.isposinf(large).all()
+
+
+@pytest.mark.parametrize("dtype", [jnp.int8, jnp.int32])
+def test_parts_of_integers_are_exact(dtype: Any) -> None:
+    x, cotangent = (jnp.round(9 * images).astype(dtype) for images in _images(64, jnp.float32))
+    sums = lambda x, cotangent: lax.conv_general_dilated(
+        x.transpose(3, 1, 2, 0),
+        cotangent.transpose(3, 0, 1, 2),
+        window_strides=(1, 1),
+        padding="SAME",
+        dimension_numbers=("NHWC", "OIHW", "NCHW"),
+        preferred_element_type=jnp.int32,
+    )
+    fast = xsam_jax.channels_last(sums)
+    assert _parts(jax.make_jaxpr(fast)(x, cotangent).jaxpr) == [16]
+    found, expected = jax.jit(fast)(x, cotangent), sums(x, cotangent)
+    assert found.dtype == jnp.int32
+    chex.assert_trees_all_equal(found, expected)
+
+
+def test_derivatives_of_parts_of_few_digits() -> None:
+    """Of what was rewritten, whose convolutions have other dtypes than its operands."""
+    args = [images.astype(jnp.bfloat16) for images in _images(16, jnp.float32)]
+
+    def of(fn: Any) -> Any:
+        return jax.jvp(fn, args, args)[1], jax.vjp(fn, *args)[1](fn(*args))
+
+    found, expected = jax.jit(partial(of, FAST))(), jax.jit(partial(of, _kernel_gradient))()
+    chex.assert_trees_all_close(found, expected, rtol=0.03, atol=0.5)
 
 
 def test_grouped_convolutions_and_those_in_a_mesh_are_whole() -> None:

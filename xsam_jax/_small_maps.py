@@ -53,11 +53,13 @@ def product(
         return None
     pixels = _pixels(shapes, **geometry)
     taps = np.flatnonzero((pixels >= 0).any(0))  # the others meet the padding alone
+    if len(taps) == 0:
+        return None
     pixels = pixels[:, taps]
     if kernel > image:
         spread = image * outputs < images * len(taps)
         form = _of_the_spread_kernel if spread else _of_windows
-    elif image < output and image * len(taps) <= 2 * output:
+    elif kernel == image < output and kernel * image <= 2 * output:
         form = _added_up  # with no more products than twice the numbers of the result
     else:
         return None
