@@ -1,13 +1,11 @@
 """Configuration of a training run: what a user may say, and what it means."""
 
 import dataclasses
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.errors import UserError
+from experiments.ranges import validate
 
 Method = Literal[
     "sgd",
@@ -18,6 +16,7 @@ Method = Literal[
     "eigen_sam",
     "friendly_sam",
     "xsam",
+    "xsam_p100",
     "xsam_projector",
     "xsam_oja",
     "xsam_subspace",
@@ -40,6 +39,8 @@ ModelName = Literal[
     "small_cnn",
     "mlp",
 ]
+# Of the network in a pass: BatchNorm with its running statistics, or with those of the batch.
+Mode = Literal["evaluation", "training"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +48,15 @@ class _Common:
     """Options whose defaults depend on nothing else."""
 
     method: Method = "xsam"
-    """Optimizer. xsam follows the paper's Eq. 11 as printed, xsam_projector its Theorem 5.1,
-    xsam_oja and xsam_subspace track the eigenvector without Hessian-vector products. Controls:
-    normalized_sam is xsam with alpha 0, xsam_random has a random unit vector in the eigenvector's
-    place, xsam_lanczos the batch's eigenvector to Lanczos accuracy, normalized_sgd steps along
-    g / ||g||. Cheaper ones: xsam_late takes normalised SGD's steps first, xsam_sparse most of the
-    time, both with Oja's rule, and xsam_part perturbs by the gradient of a part of the batch. wsam
-    is the decoupled form of its reference code."""
+    """What is put before the optimizer. xsam is X-SAM as its authors' code has it, the paper's Eq.
+    11, with their schedule; xsam_projector is the same with the operator of Theorem 5.1, xsam_p100
+    with Algorithm 2 as printed and a refresh in 100 steps. xsam_oja and xsam_subspace track the
+    eigenvector without Hessian-vector products. Controls: normalized_sam is xsam with alpha 0,
+    xsam_random has a random unit vector in the eigenvector's place, xsam_lanczos the batch's
+    eigenvector to Lanczos accuracy, normalized_sgd steps along g / ||g||. Cheaper ones: xsam_late
+    takes normalised SGD's steps first, xsam_sparse most of the time, both with Oja's rule, and
+    xsam_part is xsam_p100 that perturbs by the gradient of a part of the batch. wsam is the
+    decoupled form of its reference code."""
     dataset: DatasetName = "digits"
     """Training and test images."""
     model: ModelName = "simple_cnn"
@@ -62,11 +65,15 @@ class _Common:
     seed: int = 0
     """Seed of the initial parameters, the order of the batches and the augmentation."""
     learning_rate: float = 0.1
-    """Initial learning rate, decayed to 0 by a cosine schedule."""
+    """Initial learning rate."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate goes on: to 0 along a cosine or a line, or as it is."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """Base optimizer."""
     momentum: float = 0.9
-    """Momentum of the base optimizer, SGD."""
+    """Momentum of the base optimizer; AdamW's b1."""
     weight_decay: float = 5e-5
-    """Weight decay, coupled: added to the descent direction before the momentum."""
+    """Weight decay. SGD's is coupled: added to the descent direction before the momentum."""
     batch_size: int = 256
     """Images per step."""
     augment: bool = True
@@ -85,8 +92,6 @@ class _Common:
     """friendly_sam: how much of the averaged gradient is taken out of the perturbation."""
     fsam_decay: float = 0.9
     """friendly_sam: decay of the averaged gradient, its paper's lambda."""
-    refresh_every: int = 100
-    """Steps between two refreshes of the eigenvector, the paper's p."""
     power_iters: int = 5
     """Power iteration: Hessian-vector products per refresh, the paper's q."""
     oja_rate: float = 0.3
@@ -121,9 +126,16 @@ class TrainConfig(_Common):
     rho: float | None = None
     """Radius of the perturbation (None: the paper's, which is 0.05, on cifar100 0.1, for wsam 2 on
     fashion_mnist and cifar10 and 4 on cifar100; asam 0.5)."""
+    refresh_every: int | None = None
+    """Steps between two refreshes of the eigenvector, the paper's p (None: xsam, xsam_projector
+    and xsam_random 5, xsam_lanczos 10, the others 100)."""
     warm_start: bool | None = None
     """Power iteration: start each refresh from the last eigenvector instead of a random vector
-    (None: yes for eigen_sam, no for the others)."""
+    (None: not for xsam_p100 and xsam_part)."""
+    curvature_mode: Mode | None = None
+    """Mode of the network in Hessian products: in evaluation BatchNorm has its running statistics,
+    in training those of the batch (None: evaluation, xsam_p100 and xsam_part training). A network
+    without BatchNorm has one mode only, called training."""
     curvature_every: int | None = None
     """Epochs between two measurements of the curvature, 0 for none (None: 1; digits 3)."""
     curvature_samples: int | None = None
@@ -156,7 +168,9 @@ class ResolvedConfig(_Common):
 
     epochs: int
     rho: float
+    refresh_every: int
     warm_start: bool
+    curvature_mode: Mode
     curvature_every: int
     curvature_samples: int
     train_images: int | None
@@ -176,6 +190,22 @@ _PAPER_RHO: dict[str, tuple[float, float]] = {
 # ASAM measures its radius in units of the parameters' own size: its authors' for CIFAR-10.
 _ASAM_RHO = 0.5
 # Two cores finish the digits within a minute, the measurements of the curvature included.
+# p, a warm start, and the mode of the products: X-SAM's and Eigen-SAM's as in their authors' codes.
+_Schedule = tuple[int, bool, Mode]
+_AUTHORS: _Schedule = (5, True, "evaluation")
+_ALGORITHM_2: _Schedule = (100, False, "training")
+_EIGENVECTOR: dict[Method, _Schedule] = {
+    "xsam": _AUTHORS,
+    "xsam_projector": _AUTHORS,
+    "eigen_sam": (100, True, "evaluation"),
+    "xsam_p100": _ALGORITHM_2,
+    "xsam_part": _ALGORITHM_2,
+    "xsam_random": (5, False, "training"),
+    "xsam_lanczos": (10, False, "evaluation"),
+}
+BATCH_NORM: frozenset[ModelName] = frozenset(
+    {"resnet18", "resnet50", "wide_resnet28_10", "resnet8"}
+)
 _EPOCHS: dict[str, int] = {"digits": 24}
 _CURVATURE_EVERY: dict[str, int] = {"digits": 3}
 _CURVATURE_SAMPLES: dict[str, int] = {"digits": 256}
@@ -195,63 +225,22 @@ def resolve(config: TrainConfig) -> ResolvedConfig:
     """
     method, dataset = config.method, config.dataset
     out = Path("runs", f"{dataset}-{config.model}-{method}-{config.seed}")
+    every, warm_start, mode = _EIGENVECTOR.get(method, _ALGORITHM_2)
     wsam_rho, rho = _PAPER_RHO.get(dataset, (0.05, 0.05))
     defaults = {
         "epochs": _EPOCHS.get(dataset, 200),
         "rho": {"asam": _ASAM_RHO, "wsam": wsam_rho}.get(method, rho),
-        "warm_start": method == "eigen_sam",
+        "refresh_every": every,
+        "warm_start": warm_start,
+        "curvature_mode": mode,
         "curvature_every": _CURVATURE_EVERY.get(dataset, 1),
         "curvature_samples": _CURVATURE_SAMPLES.get(dataset, 512),
         "out": out,
     }
     given = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     filled: dict[str, Any] = {k: defaults.get(k) if v is None else v for k, v in given.items()}
+    if config.model not in BATCH_NORM:
+        filled["curvature_mode"] = "training"
     resolved = ResolvedConfig(**filled)
-    _validate(resolved)
+    validate(resolved)
     return resolved
-
-
-# Which values an option may have, and how an error names them.
-_Rule = tuple[Callable[[Any], bool], str]
-_NONE_OR_ONE: _Rule = (lambda x: x is None or x >= 1, "at least 1")
-_AT_LEAST_ONE: _Rule = (lambda x: x >= 1, "at least 1")
-_NOT_NEGATIVE: _Rule = (lambda x: x >= 0 and math.isfinite(x), "finite and not negative")
-_POSITIVE: _Rule = (lambda x: x > 0 and math.isfinite(x), "finite and above 0")
-_FRACTION: _Rule = (lambda x: 0 <= x < 1, "in [0, 1)")
-
-
-def _validate(config: ResolvedConfig) -> None:
-    rules: dict[str, _Rule] = {
-        "epochs": _AT_LEAST_ONE,
-        "batch_size": _AT_LEAST_ONE,
-        "refresh_every": _AT_LEAST_ONE,
-        "sparse_every": _AT_LEAST_ONE,
-        "power_iters": _AT_LEAST_ONE,
-        "curvature_samples": _AT_LEAST_ONE,
-        "num_matvecs": _AT_LEAST_ONE,
-        "train_images": _NONE_OR_ONE,
-        "test_images": _NONE_OR_ONE,
-        "validation_images": _NONE_OR_ONE,
-        "trace_probes": (lambda x: x == 0 or x >= 2, "0 or at least 2"),
-        "seed": (lambda x: 0 <= x < 2**32, "in [0, 2**32)"),
-        "curvature_every": _NOT_NEGATIVE,
-        "checkpoint_every": _NOT_NEGATIVE,
-        "max_bad_steps": _NOT_NEGATIVE,
-        "learning_rate": _POSITIVE,
-        "rho": _NOT_NEGATIVE,
-        "weight_decay": _NOT_NEGATIVE,
-        "gsam_alpha": _NOT_NEGATIVE,
-        "fsam_sigma": _NOT_NEGATIVE,
-        "oja_rate": _POSITIVE,
-        "label_noise": _FRACTION,
-        "momentum": _FRACTION,
-        "wsam_gamma": _FRACTION,
-        "late_start": _FRACTION,
-        "ascent_part": (lambda x: 0 < x <= 1, "above 0 and at most 1"),
-        "fsam_decay": _FRACTION,
-        "alpha": (lambda x: 0 <= x <= 2, "in [0, 2]"),
-    }
-    for name, (allowed, words) in rules.items():
-        value = getattr(config, name)
-        if not allowed(value):
-            raise UserError(f"--{name.replace('_', '-')} must be {words}, not {value}.")

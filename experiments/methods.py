@@ -50,11 +50,11 @@ def varied(config: ResolvedConfig) -> Varied:
 def build_method(
     config: ResolvedConfig, total_steps: int, values: Varied | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """Build a method with its base optimizer: SGD with momentum, weight decay, cosine schedule.
+    """Build a method with its base optimizer, weight decay and schedule.
 
     Args:
         config: The run's configuration.
-        total_steps: Steps after which the learning rate is 0.
+        total_steps: Steps after which a learning rate that decays is 0.
         values: Used instead of the configuration's.
 
     Returns:
@@ -62,8 +62,17 @@ def build_method(
     """
     c = config
     seed, learning_rate, rho = values or varied(config)
-    schedule = optax.cosine_decay_schedule(learning_rate, total_steps)
-    base = optax.chain(optax.add_decayed_weights(c.weight_decay), optax.sgd(schedule, c.momentum))
+    schedules: Mapping[str, Callable[[], optax.Schedule]] = {
+        "cosine": lambda: optax.cosine_decay_schedule(learning_rate, total_steps),
+        "linear": lambda: optax.linear_schedule(learning_rate, 0.0, total_steps),
+        "constant": lambda: optax.constant_schedule(learning_rate),
+    }
+    schedule = schedules[c.schedule]()
+    if c.optimizer == "adamw":
+        base = optax.adamw(schedule, c.momentum, weight_decay=c.weight_decay)
+    else:
+        decay = optax.add_decayed_weights(c.weight_decay)
+        base = optax.chain(decay, optax.sgd(schedule, c.momentum))
     if c.method == "wsam":
         # The decoupled form of its reference code wraps the base optimizer.
         return wsam_decoupled(base, schedule, rho, c.wsam_gamma)
@@ -82,6 +91,7 @@ def build_method(
         "eigen_sam": lambda: eigen_sam(rho, c.alpha, eigenvector=power),
         "friendly_sam": lambda: friendly_sam(rho, c.fsam_sigma, c.fsam_decay),
         "xsam": lambda: xsam(rho, c.alpha, eigenvector=power),
+        "xsam_p100": lambda: xsam(rho, c.alpha, eigenvector=power),
         "xsam_projector": lambda: xsam(rho, c.alpha, eigenvector=power, correction="projector"),
         "xsam_oja": lambda: xsam(rho, c.alpha, eigenvector=oja(c.oja_rate)),
         "xsam_subspace": lambda: xsam(rho, c.alpha, eigenvector=subspace()),
@@ -131,6 +141,7 @@ def gradients_per_step(config: Mapping[str, Any]) -> float:
         return 1.0 + float(config["ascent_part"]) * (1.0 + 2.0 * iters / every)
     products: Mapping[Method, float] = {
         "xsam": iters / every,
+        "xsam_p100": iters / every,
         "xsam_projector": iters / every,
         "eigen_sam": iters / every,
         "xsam_lanczos": (LANCZOS_MATVECS + 1) / every,

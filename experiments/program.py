@@ -131,6 +131,7 @@ def _program(config: ResolvedConfig, observe: Observe | None, devices: Devices) 
             ascent_part=ascent_part,
             devices=devices,
             max_bad_steps=config.max_bad_steps,
+            curvature_apply=network.predict if config.curvature_mode == "evaluation" else None,
         )(state, metrics, data_, stop)
 
     return Program(

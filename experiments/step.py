@@ -68,6 +68,7 @@ def train_step(
     batch: Batch,
     ascent_part: float = 1.0,
     devices: Devices = ONE_DEVICE,
+    curvature_apply: Apply | None = None,
 ) -> tuple[TrainState, jax.Array, jax.Array]:
     """One step of a method on one batch.
 
@@ -85,6 +86,7 @@ def train_step(
         ascent_part: Part of the batch for the pass at w, from which the perturbation is made, and
             for Hessian products.
         devices: Where the gradient is computed.
+        curvature_apply: The forward pass for Hessian products, if it is another one.
 
     Returns:
         State after the step; loss, NaN if it was bad, and accuracy at the parameters before it.
@@ -94,12 +96,13 @@ def train_step(
     gradient = devices.gradient(partial(batch_gradient, apply))
     grads, (loss, accuracy), batch_stats = gradient(state.params, state.batch_stats, part)
 
-    def gradient_of(batch: Batch) -> Callable[[chex.ArrayTree], chex.ArrayTree]:
+    def gradient_of(apply: Apply, batch: Batch) -> Callable[[chex.ArrayTree], chex.ArrayTree]:
+        gradient = devices.gradient(partial(batch_gradient, apply))
         return lambda params: gradient(params, state.batch_stats, batch)[0]
 
-    extra_args = {"grad_fn": gradient_of(batch)}
-    if ascent_part < 1:
-        extra_args["curvature_grad_fn"] = gradient_of(part)
+    extra_args = {"grad_fn": gradient_of(apply, batch)}
+    if ascent_part < 1 or curvature_apply is not None:
+        extra_args["curvature_grad_fn"] = gradient_of(curvature_apply or apply, part)
     with devices.known():
         updates, opt_state = tx.update(grads, state.opt_state, state.params, **extra_args)
     params = optax.apply_updates(state.params, updates)
@@ -127,6 +130,7 @@ def make_run_chunk(
     ascent_part: float = 1.0,
     devices: Devices = ONE_DEVICE,
     max_bad_steps: int = 0,
+    curvature_apply: Apply | None = None,
 ) -> RunChunk:
     """A function to be compiled that takes any number of steps within one epoch.
 
@@ -143,6 +147,7 @@ def make_run_chunk(
         ascent_part: See `train_step`.
         devices: Where state, batches and gradients lie.
         max_bad_steps: Take no step after so many bad ones in a row, 0 for no such limit.
+        curvature_apply: See `train_step`.
 
     Returns:
         The function. The state and the metrics that it is given may be donated.
@@ -155,7 +160,9 @@ def make_run_chunk(
         key = jax.random.fold_in(augment_key, state.step)
         images = augmented(data.images, indices, key, crop_padding=crop_padding, flip=flip)
         batch = devices.split(Batch(images, data.labels[indices]))
-        state, loss, accuracy = train_step(apply, tx, state, batch, ascent_part, devices)
+        state, loss, accuracy = train_step(
+            apply, tx, state, batch, ascent_part, devices, curvature_apply
+        )
         state = state._replace(
             params=devices.keep(state.params), opt_state=devices.keep(state.opt_state)
         )

@@ -19,8 +19,11 @@ LAYERS = ("dense_0", "dense_1", "dense_2")
 
 @functools.cache
 def arrays() -> dict[str, np.ndarray]:
-    with np.load(FOLDER / "problem_a.npz") as file:
-        return dict(file)
+    found: dict[str, np.ndarray] = {}
+    for name in ("problem_a", "problem_a_official"):
+        with np.load(FOLDER / f"{name}.npz") as file:
+            found |= file
+    return found
 
 
 def hyperparameters(method: str) -> dict[str, float]:
@@ -62,10 +65,16 @@ def run(
     tx: optax.GradientTransformationExtraArgs,
     params: chex.ArrayTree | None = None,
     steps: int = STEPS,
+    first: int = 0,
+    state: Any = None,
     **extra_args: Any,
 ) -> tuple[chex.ArrayTree, chex.ArrayTree]:
-    """Parameters and state after each step of ``tx``, stacked on a leading axis."""
+    """Parameters and state after each step of ``tx``, stacked on a leading axis.
+
+    A run may go on from step ``first``, with the parameters and the state before it.
+    """
     params = tree("init") if params is None else params
+    state = tx.init(params) if state is None else state
 
     def step(carry: Any, k: chex.Array) -> tuple[Any, Any]:
         params, state = carry
@@ -74,8 +83,9 @@ def run(
         params = optax.apply_updates(params, updates)
         return (params, state), (params, state)
 
-    scan = jax.jit(lambda carry: jax.lax.scan(step, carry, jnp.arange(steps, dtype=jnp.int32))[1])
-    return scan((params, tx.init(params)))
+    of_steps = jnp.arange(first, first + steps, dtype=jnp.int32)
+    scan = jax.jit(lambda carry: jax.lax.scan(step, carry, of_steps)[1])
+    return scan((params, state))
 
 
 def base(name: str, learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:

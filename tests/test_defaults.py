@@ -17,9 +17,9 @@ DEFAULTS: dict[Callable[..., Any], dict[str, Any]] = {
     xsam_jax.friendly_sam: {"rho": 0.05, "sigma": 1.0, "decay": 0.9},
     xsam_jax.eigen_sam: {"rho": 0.05, "alpha": 0.2},
     xsam_jax.power_iteration: {
-        "every": 100,
+        "every": 5,
         "iters": 5,
-        "warm_start": False,
+        "warm_start": True,
         "start": None,
         "seed": 0,
     },

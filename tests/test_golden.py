@@ -16,7 +16,9 @@ def _x_sam(method: str) -> optax.GradientTransformationExtraArgs:
     return xsam_jax.xsam(
         h["rho"],
         h["alpha"],
-        eigenvector=xsam_jax.power_iteration(h["p"], h["q"], start=problem_a.tree("v0")),
+        eigenvector=xsam_jax.power_iteration(
+            h["p"], h["q"], warm_start="official" in method, start=problem_a.tree("v0")
+        ),
         correction="projector" if "projector" in method else "signed",
         normalize="unnorm" not in method,
     )
@@ -39,9 +41,7 @@ def transformation(method: str) -> optax.GradientTransformationExtraArgs:
         case "wsam_coupled":
             return xsam_jax.wsam(h["rho"], h["gamma"])
         case "eigen_sam_t0":
-            tracker = xsam_jax.power_iteration(
-                h["freq"], h["q"], warm_start=True, start=problem_a.tree("v0")
-            )
+            tracker = xsam_jax.power_iteration(h["freq"], h["q"], start=problem_a.tree("v0"))
             return xsam_jax.eigen_sam(h["rho"], h["alpha"], eigenvector=tracker)
         case _:
             return _x_sam(method)
@@ -74,6 +74,7 @@ def optimizer(method: str, base: str) -> optax.GradientTransformationExtraArgs:
         "xsam_projector",
         "xsam_unnorm",
         "xsam_projector_unnorm",
+        "xsam_official_t0",
     ],
 )
 def test_trajectory(method: str, base: str) -> None:
@@ -81,6 +82,37 @@ def test_trajectory(method: str, base: str) -> None:
     expected = problem_a.tree(f"{method}/{base}/params")
     chex.assert_trees_all_close(
         trajectory, jax.tree.map(lambda leaf: leaf[1:], expected), rtol=0, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("base", ["sgd", "sgdm"])
+def test_published_code_is_sam_until_its_first_refresh_and_then_ours(base: str) -> None:
+    """X-SAM's authors refresh the eigenvector in step p for the first time, and not in step 0."""
+    h = problem_a.hyperparameters("xsam_official")
+    p = int(h["p"])
+    optimizer = problem_a.base(base, h["lr"])
+    at_the_end = lambda tree: jax.tree.map(lambda leaf: leaf[-1], tree)
+
+    before, (_, base_state) = problem_a.run(optax.chain(xsam_jax.sam(h["rho"]), optimizer), steps=p)
+    params = at_the_end(before)
+    ours = transformation("xsam_official")
+    after, (state, _) = problem_a.run(
+        optax.chain(ours, optimizer),
+        params,
+        steps=problem_a.STEPS - p,
+        first=p,
+        state=(ours.init(params), at_the_end(base_state)),
+    )
+    found = jax.tree.map(lambda *parts: jnp.concatenate(parts), before, after)
+    expected = problem_a.tree(f"xsam_official/{base}/params")
+    chex.assert_trees_all_close(
+        found, jax.tree.map(lambda leaf: leaf[1:], expected), rtol=0, atol=1e-9
+    )
+    refreshes = problem_a.arrays()[f"xsam_official/{base}/eig_step"]
+    np.testing.assert_array_equal(refreshes, np.arange(p, problem_a.STEPS, p))
+    vectors = jax.tree.map(lambda leaf: leaf[refreshes - p], state.eigenvector)
+    chex.assert_trees_all_close(
+        vectors, problem_a.tree(f"xsam_official/{base}/eigvec"), rtol=0, atol=1e-9
     )
 
 
@@ -93,7 +125,7 @@ def test_the_trajectories_of_x_sam_are_those_of_its_algorithm(method: str, base:
     np.testing.assert_allclose(algorithm_2.trajectory(method, base), expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("method", ["xsam", "xsam_projector_unnorm"])
+@pytest.mark.parametrize("method", ["xsam", "xsam_projector_unnorm", "xsam_official_t0"])
 def test_refreshed_eigenvectors(method: str) -> None:
     h = problem_a.hyperparameters(method)
     tx = optax.chain(transformation(method), problem_a.base("sgdm", h["lr"]))
@@ -102,7 +134,8 @@ def test_refreshed_eigenvectors(method: str) -> None:
     np.testing.assert_array_equal(steps, np.arange(0, problem_a.STEPS, h["p"]))
     # It stands still between refreshes.
     expected = jax.tree.map(
-        lambda leaf: jnp.repeat(leaf, h["p"], axis=0), problem_a.tree(f"{method}/sgdm/eigvec")
+        lambda leaf: jnp.repeat(leaf, h["p"], axis=0)[: problem_a.STEPS],
+        problem_a.tree(f"{method}/sgdm/eigvec"),
     )
     chex.assert_trees_all_close(state.eigenvector, expected, rtol=0, atol=1e-9)
 

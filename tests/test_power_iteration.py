@@ -60,7 +60,7 @@ def test_error_falls_by_the_spectral_ratio() -> None:
 def test_warm_start_goes_on_and_cold_start_begins_again() -> None:
     spectrum = [4.0, 3.5, 3.0, 2.0, 1.0]
     warm, vectors = _run(spectrum, steps=20, every=1, iters=1, warm_start=True)
-    cold, _ = _run(spectrum, steps=20, every=1, iters=1)
+    cold, _ = _run(spectrum, steps=20, every=1, iters=1, warm_start=False)
     once, _ = _run(spectrum, iters=20)
     quality = lambda states: jnp.abs(quadratic.flat_steps(states.eigenvector) @ vectors[:, 0])
     # 20 warm refreshes of one product are one refresh of 20.

@@ -32,7 +32,7 @@ def eigen_sam(
     rho: _checks.ScalarOrSchedule = 0.05,
     alpha: _checks.ScalarOrSchedule = 0.2,
     *,
-    eigenvector: Tracker = power_iteration(warm_start=True),
+    eigenvector: Tracker = power_iteration(every=100),
     axis_name: _checks.AxisName = None,
     per_device: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
@@ -48,9 +48,10 @@ def eigen_sam(
     Args:
       rho: radius of the perturbation, >= 0, or a schedule ``count -> radius``.
       alpha: weight of the eigenvector, >= 0, or a schedule.
-      eigenvector: tracker of the eigenvector. Its first refresh is at the first step. (The
-        reference code has none until step ``every``, and perturbs by ``rho * g`` until then, not
-        normalised: we take that for an oversight.)
+      eigenvector: tracker of the eigenvector; the default is the reference code's schedule, but for
+        its first refresh, which is in the first step. (The reference code has none until step
+        ``every``, and perturbs by ``rho * g`` until then, not normalised: we take that for an
+        oversight.)
       axis_name: name of a `jax.shard_map` axis to average gradients and Hessian products over.
       per_device: perturb with each device's own gradient (m-sharpness), see `sam`; the eigenvector
         is that of all examples. `oja` and `subspace` refuse it: their product is that of one

@@ -12,19 +12,21 @@ from xsam_jax._two_gradients import Ascent
 
 
 def power_iteration(
-    every: int = 100,
+    every: int = 5,
     iters: int = 5,
     *,
-    warm_start: bool = False,
+    warm_start: bool = True,
     start: chex.ArrayTree | None = None,
     seed: chex.Numeric = 0,
 ) -> Tracker:
     """Refreshes the eigenvector by power iteration (paper, Algorithm 2, lines 3-9).
 
     Steps 1, ``every + 1``, ``2 * every + 1``, ... repeat ``v <- Hv / ||Hv||`` ``iters`` times, H
-    the Hessian of the step's mini-batch at the unperturbed parameters. It finds the eigenvalue of
-    largest magnitude. A refresh in which a product is zero or not finite is dropped; one in a step
-    whose gradients are not finite is made in the next step.
+    the Hessian of the step's mini-batch at the unperturbed parameters, from the last vector on. It
+    finds the eigenvalue of largest magnitude. The defaults are the schedule of X-SAM's published
+    code; Algorithm 2 as printed, which starts anew in each refresh, is ``warm_start=False``. A
+    refresh in which a product is zero or not finite is dropped; one in a step whose gradients are
+    not finite is made in the next step.
 
     The refresh is a branch of the compiled step: its memory is reserved in every step, and a GPU
     waits until the host knows which way to go. A training loop that counts its steps can have two
@@ -36,23 +38,23 @@ def power_iteration(
     vector before the last iteration: one for the new vector would cost another product.
 
     Args:
-      every: steps from one refresh to the next, in [1, 2**31 - 1] (the paper's p).
+      every: steps from one refresh to the next, in [1, 2**31 - 1] (the paper's p; its authors'
+        command for CIFAR-10 has 3).
       iters: Hessian-vector products a refresh, >= 1 (the paper's q).
-      warm_start: start from the last eigenvector, not anew.
+      warm_start: start from the last eigenvector, not anew. The first refresh starts anew.
       start: tree like the parameters, the vector that a refresh starts from when it starts anew; by
         default it is random. Inside of `optax.masked` it is masked like the parameters.
       seed: seed of the random vectors, an integer >= 0; under `jax.vmap` over seeds a traced one.
 
     Returns:
-      A tracker for `xsam` and `eigen_sam`. The defaults of ``every`` and ``iters`` are those of
-      Eigen-SAM's public code; the paper gives its own in an appendix that is not public.
+      A tracker for `xsam` and `eigen_sam`.
 
     Raises:
       TypeError, ValueError: an argument that is out of its range.
 
     Example:
       >>> import xsam_jax
-      >>> tracker = xsam_jax.power_iteration(every=20, iters=1, warm_start=True)
+      >>> tracker = xsam_jax.power_iteration(every=20, iters=1)
       >>> tx = xsam_jax.xsam(eigenvector=tracker)
     """
     _checks.integer("every", every, low=1, high=2**31 - 1)  # what the step count can reach

@@ -71,8 +71,12 @@ def xsam(
         eigenvector alpha = 1 takes away all descent along it, above 1 the step climbs, and training
         can diverge (Eq. 11 wherever ``<u, v> > 0``): the safe range is alpha < 1, and a constant
         outside it warns. The paper finds its best results at 0.2, and 0.1 to 0.4 stable.
-      eigenvector: tracker of the eigenvector, `power_iteration`, `oja` or `subspace`.
-      correction: ``"signed"`` is Eq. 11 as printed, ``"projector"`` Theorem 5.1's.
+      eigenvector: tracker of the eigenvector, `power_iteration`, `oja` or `subspace`. The default
+        is the schedule of the authors' code, but for its first refresh, which is in the first step.
+        (Theirs is in step ``every + 1``, and the steps before it are SAM's, not normalised.) Its
+        Hessian products are those of the network in evaluation mode: give ``curvature_grad_fn``.
+      correction: ``"signed"`` is Eq. 11, which the authors' code has too, ``"projector"`` Theorem
+        5.1's.
       normalize: normalise the gradient (Eq. 9); Theorem 5.1 does not.
       axis_name: name of a `jax.shard_map` axis to average gradients and Hessian products over.
       per_device: perturb with each device's own gradient (m-sharpness), see `sam`; the eigenvector

@@ -146,15 +146,9 @@ def _run_missing(protocol: Protocol, out: Path, jobs: int, lines: list[Line]) ->
         else:
             if run.stage == "tuning":
                 said = {k: v for k, v in said.items() if k != "epochs"}
-            line = {
-                "key": run.key,
-                "stage": run.stage,
-                "revision": revision,
-                "config": run.fields,
-                **said,
-            }
+            line = {"stage": run.stage, "revision": revision, "config": run.fields, **said}
             store.append(out, line)
-            lines.append(line)
+            lines.append({**line, "key": run.key})
         bar.advance(task)
 
     with Progress(

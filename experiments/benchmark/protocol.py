@@ -4,13 +4,13 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from scipy.stats import qmc
 
 from experiments.config import DatasetName, Method, ModelName, TrainConfig, resolve
-from experiments.results import canonical, identity
+from experiments.results import identity
 
 Stage = Literal["tuning", "final"]
 
@@ -49,8 +49,6 @@ class Protocol:
     seeds: tuple[int, ...]
     settings: Mapping[str, Any]
     """Fields of `TrainConfig` for all runs."""
-    special: Mapping[Method, Mapping[str, Any]] = field(default_factory=dict)
-    """Fields for one method."""
     tuning: Tuning | None = None
     """None: the learning rate and the radii of `TrainConfig`, which are the paper's."""
 
@@ -71,9 +69,8 @@ class Planned(NamedTuple):
 
     @property
     def key(self) -> str:
-        """A hash of all that its numbers depend on."""
-        fields = canonical(resolve(self.config))
-        return hashlib.sha256(f"{self.stage} {fields}".encode()).hexdigest()[:16]
+        """See `key_of`."""
+        return key_of(self.stage, self.fields)
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -89,6 +86,12 @@ class Planned(NamedTuple):
 # A line of results.jsonl, and the columns of its epochs.
 Line = Mapping[str, Any]
 CURVES = ("train_loss", "test_loss", "test_accuracy", "lambda_max")
+
+
+def key_of(stage: Stage, fields: Mapping[str, Any]) -> str:
+    """A hash of all that a run's numbers depend on, its `Planned.fields`."""
+    text = json.dumps(fields, sort_keys=True)
+    return hashlib.sha256(f"{stage} {text}".encode()).hexdigest()[:16]
 
 
 def cells(protocol: Protocol) -> list[Cell]:
@@ -196,5 +199,4 @@ def _between(unit: float, ends: tuple[float, float]) -> float:
 
 
 def _config(protocol: Protocol, cell: Cell, seed: int) -> TrainConfig:
-    fields = {**protocol.settings, **protocol.special.get(cell.method, {})}
-    return TrainConfig(**cell._asdict(), seed=seed, **fields)
+    return TrainConfig(**cell._asdict(), seed=seed, **protocol.settings)

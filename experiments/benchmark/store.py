@@ -9,10 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from experiments import files
-from experiments.benchmark.protocol import CURVES, Line
+from experiments.benchmark.protocol import CURVES, Line, key_of
 from experiments.errors import UserError
 
 FILE = "results.jsonl"
+# What a run did before there was an option to say otherwise: it is the same run today.
+_BEFORE = {
+    "label_noise": 0.0,
+    "schedule": "cosine",
+    "optimizer": "sgd",
+    "curvature_mode": "training",
+}
 
 
 def read(out: Path) -> list[Line]:
@@ -22,8 +29,8 @@ def read(out: Path) -> list[Line]:
         out: Its folder.
 
     Returns:
-        Their lines, each run once, without one that was cut off when its writer was killed; see
-        `mend`.
+        Their lines with their keys, each run once, without one that was cut off when its writer was
+        killed; see `mend`.
 
     Raises:
         UserError: The file is not a benchmark's.
@@ -53,7 +60,7 @@ def _run_of(text: str) -> Line | None:
         line: Line = json.loads(text)
         result, config = line["result"], line["config"]
         known = (
-            {"key", "stage", "revision", "cpu_seconds"} <= line.keys()
+            {"stage", "revision", "cpu_seconds"} <= line.keys()
             and {"dataset", "model", "method", "seed"} <= config.keys()
             and {"versions", "steps", "train_loss", "test_loss", "lambda_max", "trace"}
             <= result.keys()
@@ -62,7 +69,8 @@ def _run_of(text: str) -> Line | None:
         )
     except (ValueError, AttributeError, TypeError, KeyError):
         return None
-    return line if known else None
+    config = {**_BEFORE, **config}
+    return {**line, "config": config, "key": key_of(line["stage"], config)} if known else None
 
 
 def _curves_of(line: Line) -> set[int]:

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from experiments.config import Method
+from experiments.config import Method, resolve
 from experiments.options import distinct
 from experiments.plots.options import FigureOptions, size_of_runs, train_config
 from experiments.plots.output import COLORS, DASHES, MARKERS, new_figure, write_figure, write_table
@@ -27,8 +27,8 @@ class Curves(FigureOptions):
     """Training images on which the curvature is measured (None: as in experiments.train)."""
     num_matvecs: int = 12
     """Hessian-vector products of one measurement."""
-    refresh_every: int = 100
-    """Steps between two refreshes of X-SAM's eigenvector, the paper's p."""
+    refresh_every: int | None = None
+    """Steps between two refreshes of the eigenvector, the paper's p (None: each method's own)."""
 
 
 def runs(options: Curves) -> dict[Method, list[Run]]:
@@ -55,6 +55,13 @@ def runs(options: Curves) -> dict[Method, list[Run]]:
     }
 
 
+def schedule(options: Curves) -> str:
+    """X-SAM's p, for the caption."""
+    return (
+        f"p = {resolve(train_config(options, refresh_every=options.refresh_every)).refresh_every}"
+    )
+
+
 def make(options: Curves) -> None:
     """Train with all methods and write curves.png and curves.csv."""
     finished = runs(options)
@@ -73,7 +80,7 @@ def make(options: Curves) -> None:
         13,
         4.6,
         "Loss, accuracy and sharpness during training",
-        f"{size_of_runs(options)}, p = {options.refresh_every}{spread}",
+        f"{size_of_runs(options)}, {schedule(options)}{spread}",
     )
     loss, accuracy, sharpness = figure.subplots(1, 3)
     for axes, column, title, label in (

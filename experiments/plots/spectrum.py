@@ -140,7 +140,7 @@ def _draw(options: Spectrum, measured: dict[tuple[Method, int], Measured], image
         11,
         4.8,
         "Hessian spectrum of the final networks",
-        f"{size_of_runs(options)}, p = {options.refresh_every}; "
+        f"{size_of_runs(options)}, {curves.schedule(options)}; "
         f"Hessian on {images} training images, one line per seed",
     )
     top, density = figure.subplots(1, 2)

@@ -17,6 +17,7 @@ _BASELINE = "sam"
 _CONTROL = "normalized_sam"
 _WITH_A_VECTOR = (
     "xsam",
+    "xsam_p100",
     "xsam_projector",
     "xsam_oja",
     "xsam_subspace",

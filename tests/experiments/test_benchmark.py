@@ -180,9 +180,7 @@ def test_benchmark_resumes_and_reports(tmp_path: Path) -> None:
 
 
 def test_a_strange_file_is_left_alone(tmp_path: Path) -> None:
-    no_run = dict.fromkeys(("key", "stage", "revision", "result", "cpu_seconds"), 1) | {
-        "config": {}
-    }
+    no_run = dict.fromkeys(("stage", "revision", "result", "cpu_seconds"), 1) | {"config": {}}
     no_numbers = no_run | {"config": dict.fromkeys(("dataset", "model", "method", "seed"), 1)}
     empty = no_numbers | {"result": {}}
     null = no_numbers | {"result": {"versions": {}, "steps": 1, "test_accuracy": None}}
@@ -207,15 +205,37 @@ def test_a_strange_file_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_run_that_two_programs_made_counts_once(tmp_path: Path) -> None:
     lines = [
-        {**line(50.0 + i, 0.1), "key": key, "revision": "", "cpu_seconds": 1.0}
-        for i, key in enumerate("aba")
+        {**line(50.0 + i, 0.1, seed=seed), "revision": "", "cpu_seconds": 1.0}
+        for i, seed in enumerate((0, 1, 0))
     ]
     for each in lines:
         each["result"] |= {"versions": {}, "steps": 1}
         each["result"] |= dict.fromkeys(("train_loss", "lambda_max", "trace"))
     for each in lines:
         store.append(tmp_path, each)
-    assert store.read(tmp_path) == lines[:2]
+    assert [found["result"] for found in store.read(tmp_path)] == [
+        each["result"] for each in lines[:2]
+    ]
+
+
+def test_a_run_from_before_an_option_is_that_of_today(tmp_path: Path) -> None:
+    (run, *_) = tuning_runs(TINY, SAM)
+    later = {"label_noise", "schedule", "optimizer", "curvature_mode"}
+    result = {"versions": {}, "steps": 1, "test_accuracy": 90.0}
+    result |= dict.fromkeys(("train_loss", "test_loss", "lambda_max", "trace"))
+    store.append(
+        tmp_path,
+        {
+            "key": "of those options",
+            "stage": "tuning",
+            "revision": "",
+            "cpu_seconds": 1.0,
+            "config": {name: value for name, value in run.fields.items() if name not in later},
+            "result": result,
+        },
+    )
+    (found,) = store.read(tmp_path)
+    assert (found["key"], found["config"]) == (run.key, run.fields)
 
 
 def test_a_folder_is_for_one_benchmark_at_a_time(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def loss(params: dict[str, jax.Array]) -> jax.Array:
 GRADS = jax.grad(loss)(PARAMS)
 
 
-def trajectory(method: Method, steps: int, **options: float) -> list[dict[str, jax.Array]]:
+def trajectory(method: Method, steps: int, **options: Any) -> list[dict[str, jax.Array]]:
     tx = build_method(resolve(TrainConfig(method=method, **options)), total_steps=10)
     update = jax.jit(lambda state: tx.update(GRADS, state, PARAMS, grad_fn=jax.grad(loss)))
     state, updates = tx.init(PARAMS), []
@@ -34,7 +34,7 @@ def trajectory(method: Method, steps: int, **options: float) -> list[dict[str, j
     return updates
 
 
-def updates(method: Method, **options: float) -> dict[str, jax.Array]:
+def updates(method: Method, **options: Any) -> dict[str, jax.Array]:
     return trajectory(method, 1, **options)[0]
 
 
@@ -71,6 +71,22 @@ def test_momentum_and_cosine() -> None:
     update = trajectory("sgd", 2, learning_rate=0.3, momentum=0.5, weight_decay=0.0)[1]
     factor = -0.3 * (1 + np.cos(np.pi / 10)) / 2 * 1.5
     np.testing.assert_allclose(update["w"], factor * GRADS["w"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factors"), [("constant", (1.0, 1.0)), ("linear", (1.0, 0.9))]
+)
+def test_schedules(schedule: str, factors: tuple[float, float]) -> None:
+    options: dict[str, Any] = {"momentum": 0.0, "weight_decay": 0.0, "schedule": schedule}
+    for update, factor in zip(trajectory("sgd", 2, **options), factors, strict=True):
+        np.testing.assert_allclose(update["w"], -0.1 * factor * GRADS["w"], rtol=1e-6)
+
+
+def test_adamw_is_a_base_optimizer() -> None:
+    found = updates("normalized_sgd", optimizer="adamw", weight_decay=0.1)["w"]
+    direction = unit(GRADS)["w"]
+    expected = -0.1 * (direction / (jnp.abs(direction) + 1e-8) + 0.1 * PARAMS["w"])
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def test_normalized_sam_is_xsam_without_correction() -> None:

@@ -21,7 +21,7 @@ from experiments.step import (
     take_steps,
     train_step,
 )
-from xsam_jax import sam
+from xsam_jax import power_iteration, sam, xsam
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (20, 6, 6, 1), np.uint8)
@@ -99,6 +99,36 @@ def test_perturbation_of_a_part_of_the_batch(network: Network) -> None:
     jax.tree.map(
         partial(np.testing.assert_allclose, rtol=1e-5), by_part.batch_stats, outcome.batch_stats
     )
+
+
+@pytest.mark.parametrize("mode", ["evaluation", "training"])
+def test_mode_of_hessian_products(network: Network, mode: str) -> None:
+    """The vector after a step is that of the dense Hessian of the loss in that mode."""
+    tx = optax.chain(xsam(0.1, eigenvector=power_iteration(1, 400)), SGD)
+    state = start(network, tx)
+    # As after some training: in evaluation they matter, in training they do not.
+    norm = {"mean": jnp.array([0.5, -0.5, 1.0, 0.0]), "var": jnp.array([0.3, 2.0, 1.0, 4.0])}
+    state = state._replace(batch_stats={"norm": norm})
+    apply = network.predict if mode == "evaluation" else network.train
+    step = partial(train_step, network.train, tx, curvature_apply=apply)
+    after, _, _ = jax.jit(step)(state, DATA)
+
+    flat, unravel = jax.flatten_util.ravel_pytree(state.params)
+
+    def loss(flat: jax.Array) -> jax.Array:
+        return loss_and_outcome(apply, unravel(flat), state.batch_stats, DATA)[0]
+
+    hessian = np.asarray(jax.jit(jax.hessian(loss))(flat))
+    values, vectors = np.linalg.eigh(hessian)
+    largest = np.abs(values).argmax()
+    vector = jax.flatten_util.ravel_pytree(after.opt_state[0].eigenvector)[0]
+    assert abs(vector @ vectors[:, largest]) == pytest.approx(1, abs=1e-4)
+    assert float(after.opt_state[0].eigenvalue) == pytest.approx(values[largest], rel=1e-4)
+    # The pass at w itself is in training mode in any case.
+    by_sgd, _, _ = jax.jit(partial(train_step, network.train, SGD))(
+        state._replace(opt_state=SGD.init(state.params)), DATA
+    )
+    jax.tree.map(np.testing.assert_array_equal, after.batch_stats, by_sgd.batch_stats)
 
 
 def test_chunks_change_nothing(network: Network) -> None:

@@ -22,11 +22,11 @@ CHEAP = replace(
         "sgd",
         "sam",
         "xsam",
+        "xsam_p100",
         "xsam_oja",
         "normalized_sgd",
         "xsam_late",
         "xsam_sparse",
         "xsam_part",
     ),
-    special={},
 )

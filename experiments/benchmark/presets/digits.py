@@ -33,6 +33,7 @@ DIGITS = Protocol(
         "eigen_sam",
         "friendly_sam",
         "xsam",
+        "xsam_p100",
         "xsam_projector",
         "xsam_oja",
         "normalized_sam",
@@ -52,7 +53,5 @@ DIGITS = Protocol(
         "num_matvecs": 20,
         "trace_probes": 100,
     },
-    # The eigenvector of every tenth step's batch, where the others' is up to a hundred steps old.
-    special={"xsam_lanczos": {"refresh_every": 10}},
     tuning=TUNING,
 )

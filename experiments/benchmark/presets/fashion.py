@@ -21,6 +21,7 @@ FASHION = Protocol(
         "sam",
         "eigen_sam",
         "xsam",
+        "xsam_p100",
         "xsam_projector",
         "xsam_oja",
         "normalized_sam",

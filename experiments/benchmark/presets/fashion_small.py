@@ -30,6 +30,7 @@ FASHION_SMALL = Protocol(
         "friendly_sam",
         "normalized_sam",
         "xsam",
+        "xsam_p100",
         "xsam_projector",
         "xsam_oja",
     ),
