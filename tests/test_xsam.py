@@ -123,7 +123,8 @@ def test_alpha_may_be_a_schedule() -> None:
     gradient, params = quadratic.grad_fn(matrix), quadratic.start(5)
     start = quadratic.start(5, seed=3)
     make = functools.partial(
-        xsam_jax.xsam, eigenvector=xsam_jax.power_iteration(every=1, start=start)
+        xsam_jax.xsam,
+        eigenvector=xsam_jax.power_iteration(every=1, warm_start=False, start=start),
     )
     tx = make(alpha=lambda count: jnp.where(count < 1, 0.2, 1.0))
     state = tx.init(params)

@@ -10,8 +10,8 @@ from matplotlib.ticker import MaxNLocator
 from experiments.benchmark.protocol import Line
 from experiments.plots.output import COLORS, DASHES, MARKERS, png
 
-# More lines than these seven could not be told apart.
-_SHOWN = ("sgd", "sam", "normalized_sam", "xsam", "xsam_projector", "xsam_oja", "eigen_sam")
+# More lines than seven could not be told apart.
+_SHOWN = ("sgd", "sam", "normalized_sam", "xsam", "xsam_p100", "xsam_projector", "xsam_oja")
 
 # Guessing among 100 classes costs 4.6 nats: beyond this a run diverges, and would set the scale.
 _HIGHEST_LOSS = 10.0

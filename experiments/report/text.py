@@ -106,7 +106,7 @@ def _head(lines: Sequence[Line]) -> str:
         "A bootstrap over few seeds is too narrow, and the interval is that of one comparison, so "
         "a difference is called better or worse only if the paired t-test agrees, Holm-corrected "
         "over the methods of the table, at 5%. Both take the hyperparameters as they are: the luck "
-        "of a search is not in them."
+        "of a search is not in them. Gradients a step count a Hessian product as two."
     )
 
 
@@ -138,8 +138,18 @@ def _accuracy_table(dataset: str, model: str, runs: Runs, verdicts: Verdicts) ->
         summary = summarize(list(_by_seed(lines).values()))
         difference, words = verdicts.get(method, ("", ""))
         paper = published(dataset, model, method)
-        rows.append((method, _plus_minus(summary, 2), str(summary.n), difference, words, paper))
-    header = ("method", "test accuracy", "n", "difference to SAM", "verdict", "the paper's")
+        price = f"{gradients_per_step(lines[0]['config']):.2f}"
+        accuracy = _plus_minus(summary, 2)
+        rows.append((method, accuracy, str(summary.n), price, difference, words, paper))
+    header = (
+        "method",
+        "test accuracy",
+        "n",
+        "gradients a step",
+        "difference to SAM",
+        "verdict",
+        "the paper's",
+    )
     columns = len(header) if any(row[-1] for row in rows) else len(header) - 1
     return _table(header[:columns], [row[:columns] for row in rows])
 
@@ -199,13 +209,12 @@ def _curvature_table(runs: Runs) -> str:
             _mean_of(lines, "train_loss", 4),
         ]
         ratio = f"{costs[method] / costs[_BASELINE]:.2f}" if _BASELINE in costs else ""
-        rows.append((method, *values, f"{gradients_per_step(lines[0]['config']):.2f}", ratio))
-    header: tuple[str, ...] = ("method", "lambda_max", "trace", "training loss", "gradients a step")
+        rows.append((method, *values, ratio))
+    header: tuple[str, ...] = ("method", "lambda_max", "trace", "training loss")
     text = (
         "lambda_max and trace are the Hessian's on a fixed training subset at the end; where some "
         "runs have none, as after a loss that was not finite, it is said of how many the mean is, "
-        "and the curves leave the epoch out. "
-        "Gradients a step count a Hessian product as two."
+        "and the curves leave the epoch out."
     )
     # On an accelerator the CPU only hands out the work.
     if all(line.get("platform", "cpu") == "cpu" for lines in runs.values() for line in lines):
