@@ -14,7 +14,7 @@ from experiments.tracking.watch import OWN_BATCH
 from experiments.tracking.watchers import Family, Watcher
 
 _FAMILIES: dict[Family, str] = {
-    "paper": "the paper's schedule",
+    "paper": "p=100 q=5, cold",
     "products": "products of the whole batch",
     "shared": "products at w+e, sharing SAM's gradient",
     "part": "products of a part of the batch",

@@ -10,7 +10,7 @@ from tests.documents.text import RESULTS, runs
 
 VERDICTS = ("better", "worse", "not significant")
 NORMALIZED = (
-    "xsam",
+    "xsam_p100",
     "xsam_projector",
     "xsam_oja",
     "normalized_sam",
@@ -18,8 +18,8 @@ NORMALIZED = (
     "xsam_lanczos",
     "xsam_subspace",
 )
-FORMS_OF_X_SAM = ("xsam", "xsam_projector", "xsam_oja", "xsam_subspace")
-FORMS = ("normalized_sam", "xsam", "xsam_projector", "xsam_oja")
+FORMS_OF_X_SAM = ("xsam_p100", "xsam_projector", "xsam_oja", "xsam_subspace")
+FORMS = ("normalized_sam", "xsam_p100", "xsam_projector", "xsam_oja")
 
 Accuracies = dict[str, dict[int, float]]
 

@@ -37,6 +37,6 @@ def mean_ratio(
     refresh: str = REFRESH,
     between: str = BETWEEN,
 ) -> float:
-    """Of a step of the paper's schedule to optax's SAM."""
+    """Of a step of power iteration with p = 100 to optax's SAM, on average."""
     found = steps(name, measured)
     return (99 * found[between]["ratio"] + found[refresh]["ratio"]) / 100

@@ -31,10 +31,10 @@ def test_time_of_a_step() -> None:
     means = {name: mean_ratio(name) for name in COMPARED}
     says(
         COST,
-        "schedule takes # and # times as long on average on the two image networks and # on",
+        "p = 100 takes # and # times as long on average on the two image networks and # on",
         *(means[name] for name in (*IMAGES, TEXT)),
     )
-    says(README, "The paper's schedule takes # to # on average", *ends(means.values()))
+    says(README, "Power iteration with p = 100 takes # to # on average", *ends(means.values()))
     between = {name: steps(name)[BETWEEN]["ratio"] for name in COMPARED}
     says(COST, "# to # for its refreshes", *ends(means[name] - between[name] for name in COMPARED))
     says(COST, "# to # for a step between two", *ends(between.values()))
@@ -94,12 +94,12 @@ def test_time_on_a_gpu() -> None:
     says(
         COST,
         "what is not arithmetic: `sam` takes # to # times the time of optax's SAM, X-SAM with "
-        "`oja()` # to # and with `subspace()` # to #, and the paper's schedule # to #, or # to #",
+        "`oja()` # to # and with `subspace()` # to #, and p = 100 # to #, or # to #",
         *(*sam, *oja, *subspace, *whole, *two),
     )
     says(
         README,
-        "`sam` takes # to #, `oja()` # to #, `subspace()` # to # and the paper's schedule # to #, "
+        "`sam` takes # to #, `oja()` # to #, `subspace()` # to # and p = 100 # to #, "
         "or # to # with `refresh=`.",
         *(*sam, *oja, *subspace, *whole, *two),
     )
@@ -143,7 +143,7 @@ def test_planned_for_a_tpu() -> None:
     says(
         COST,
         "step has # to # times the memory of optax's SAM and # to # times its bytes, with "
-        "`subspace()` # to # and # to #. The paper's schedule reserves # to # times the memory in "
+        "`subspace()` # to # and # to #. Power iteration reserves # to # times the memory in "
         "every step, or # to # times in those without",
         *ratios("xsam, oja", memory),
         *ratios("xsam, oja", moved),

@@ -97,7 +97,7 @@ def test_figure_4() -> None:
     )
     assert printed == sorted(printed, reverse=True)
     says(
-        BENCHMARKS, "X-SAM as printed falls from # to #% after five epochs", printed[0], printed[-1]
+        BENCHMARKS, "X-SAM by Eq. 11 falls from # to #% after five epochs", printed[0], printed[-1]
     )
     says(BENCHMARKS, "the projector stays at # to #%", *ends(projector))
     (sam,) = (value for (method, _), value in accuracy.items() if method == "sam")

@@ -50,14 +50,14 @@ def test_trackers() -> None:
     ours, paper = trackers["cnn", "subspace_4"], trackers["cnn", "paper"]
     says(
         README,
-        "for # gradients a step instead of #",
+        "for # gradients a step instead of #;",
         float(ours["gradients_per_step"]),
         float(paper["gradients_per_step"]),
     )
     settings = ("cnn", "cnn_bn", "mlp")
     says(
         README,
-        "lambda_1` is #, # and #, where the paper's schedule has #, # and #,",
+        "lambda_1` is #, # and #, where Algorithm 2 with p = 100 has #, # and #,",
         *(
             float(trackers[setting, tracker]["quality"])
             for tracker in ("subspace_4", "paper")
