@@ -6,12 +6,15 @@ python -m experiments.tracking --settings mlp --seeds 1    # a minute
 SAM trains a network; all trackers watch the same steps and change none. From step 100 on the vector
 of each is compared with the eigenvector v_1 of the largest eigenvalue lambda_1 of the training loss
 (Lanczos), on 4,096 images of Fashion-MNIST or 1,434 of the 1,437 digits: quality is v'Hv /
-lambda_1, cosine |<v, v_1>|. The cost is counted in gradients of a mini-batch per step; SAM itself
-costs 2. Expected: results/tracking/README.md. A stopped measurement goes on where it was, run by
-run.
+lambda_1, cosine |<v, v_1>|. With BatchNorm the loss is that with the batch's statistics, as a
+training step sees it; the table also has the quality by the Hessian of the loss with the running
+ones, from which X-SAM's authors take their products. The cost is counted in gradients of a
+mini-batch per step; SAM itself costs 2. Expected: results/tracking/README.md. A stopped measurement
+goes on where it was, run by run.
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +28,7 @@ from experiments.tracking.candidates import all_watchers
 from experiments.tracking.report import write_report
 from experiments.tracking.settings import SETTINGS, Problem, SettingName, make_problem
 from experiments.tracking.watch import Programs, Sizes, compile_programs, watch
+from experiments.tracking.watchers import Watcher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +76,7 @@ def measure(config: TrackingConfig) -> None:
     make_folder(config.out / "runs")
     _refuse_other_options(config.out / "runs", sizes)
     watchers = all_watchers()
-    ready: dict[SettingName, tuple[Problem, Programs]] = {}
+    ready: dict[SettingName, tuple[Problem, Mapping[str, Watcher], Programs]] = {}
     # Seed by seed, so that a stopped measurement has something of every setting.
     for seed in config.seeds:
         for name in config.settings:
@@ -82,9 +86,11 @@ def measure(config: TrackingConfig) -> None:
             if name not in ready:
                 problem = make_problem(name, config.data_dir)
                 check_batch_size(config.batch_size, len(problem.data.labels))
-                ready[name] = problem, compile_programs(problem, watchers, sizes)
+                used = of_problem(watchers, problem)
+                ready[name] = problem, used, compile_programs(problem, used, sizes)
             started = time.process_time()
-            run = watch(*ready[name], watchers, sizes, seed)
+            problem, used, programs = ready[name]
+            run = watch(problem, programs, used, sizes, seed)
             seconds = time.process_time() - started
             record = {"setting": name, "seed": seed, "options": sizes._asdict(), **run}
             write_json(
@@ -93,6 +99,12 @@ def measure(config: TrackingConfig) -> None:
             )
             print(f"{SETTINGS[name].title}, seed {seed}: {seconds:.0f} s of CPU time", flush=True)
     write_report(config.out, watchers)
+
+
+def of_problem(watchers: Mapping[str, Watcher], problem: Problem) -> Mapping[str, Watcher]:
+    """Those that are another one's twins on a network with one mode are left out there."""
+    modes = problem.evaluation is not None
+    return {name: watcher for name, watcher in watchers.items() if modes or not watcher.two_modes}
 
 
 _FIELDS = {"setting", "seed", "options", "quality", "cosine"}  # what the report reads

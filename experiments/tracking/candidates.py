@@ -168,14 +168,35 @@ def ritz_on_pairs(title: str, size: int) -> Watcher:
     return Watcher(title, "free", 2.0, init, update, vector)
 
 
+def authors(every: int, mode: str = "evaluation") -> Watcher:
+    """The schedule of X-SAM's published code."""
+    evaluation = mode == "evaluation"
+    words = "" if evaluation else ", training mode"
+    watcher = from_library(
+        f"p={every} q=5, warm: X-SAM's authors'{words}",
+        "authors",
+        2 + 2 * 5 / every,
+        power_iteration(every),
+        evaluation=evaluation,
+        label=f"authors' p={every}{words}",
+    )
+    return watcher._replace(two_modes=not evaluation)
+
+
 def all_watchers() -> dict[str, Watcher]:
     """Everything that is compared, by name."""
-    power, warm = power_iteration, {"warm_start": True}
+    power = power_iteration
     return {
-        "paper": from_library("power iteration, p=100 q=5 (the paper)", "paper", 2.1, power()),
-        "paper_warm": from_library("p=100 q=5, warm", "products", 2.1, power(**warm)),
-        "p20": from_library("p=20 q=1, warm", "products", 2.1, power(20, 1, **warm)),
-        "p5": from_library("p=5 q=1, warm", "products", 2.4, power(5, 1, **warm)),
+        "authors_p5": authors(5),
+        "authors_p3": authors(3),
+        "authors_p5_training": authors(5, "training"),
+        "authors_p3_training": authors(3, "training"),
+        "p100": from_library(
+            "p=100 q=5, cold", "products", 2.1, power(100, warm_start=False), label="p=100, cold"
+        ),
+        "p100_warm": from_library("p=100 q=5, warm", "products", 2.1, power(100)),
+        "p20": from_library("p=20 q=1, warm", "products", 2.1, power(20, 1)),
+        "p5": from_library("p=5 q=1, warm", "products", 2.4, power(5, 1), label="p=5 q=1"),
         "lanczos": on_vector("Lanczos, 5 products every 100", "products", 2.1, lanczos(5, 100)),
         "p20_shared": on_vector(
             "p=20 q=1 at w+e", "shared", 2.05, averaged(every=20, perturbed=True)
@@ -187,7 +208,7 @@ def all_watchers() -> dict[str, Watcher]:
         "p1": on_vector("every step, weight 0.1", "products", 4.0, averaged(0.1)),
         "p20_difference": on_vector("p=20 q=1, differences", "products", 2.05, differences(20)),
         "p5_part": from_library(
-            "p=5 q=1 on 1/8 of the batch", "part", 2.05, power(5, 1, **warm), part=1 / 8
+            "p=5 q=1 on 1/8 of the batch", "part", 2.05, power(5, 1), part=1 / 8
         ),
         "p1_part": on_vector(
             "every step on 1/20 of the batch, weight 0.1", "part", 2.1, averaged(0.1, part=1 / 20)
@@ -199,13 +220,21 @@ def all_watchers() -> dict[str, Watcher]:
             averaged(0.1, part=1 / 20, oja_rate=0.1),
         ),
         **{
-            f"oja_{rate}": from_library(f"Oja {rate}", "free", 2.0, oja(rate))
+            f"oja_{rate}": from_library(
+                f"Oja {rate}", "free", 2.0, oja(rate), label="oja()" if rate == 0.3 else ""
+            )
             for rate in (0.1, 0.2, 0.3, 0.5)
         },
         "oja_adaptive": adaptive_oja("Oja, adaptive 0.1", 0.1),
         "ritz_pairs": ritz_on_pairs("Rayleigh-Ritz on 8 free pairs", 8),
         **{
-            f"subspace_{size}": from_library(f"subspace of {size}", "free", 2.0, subspace(size))
+            f"subspace_{size}": from_library(
+                f"subspace of {size}",
+                "free",
+                2.0,
+                subspace(size),
+                label="subspace()" if size == 4 else "",
+            )
             for size in (1, 2, 3, 4, 6)
         },
         "subspace_exact": on_exact_products("subspace of 4, exact products", subspace()),

@@ -52,6 +52,20 @@ SETTINGS: dict[SettingName, Setting] = {
 Loss = Callable[[jax.Array, Batch], jax.Array]
 
 
+class Evaluation(NamedTuple):
+    """The evaluation mode of a network with BatchNorm.
+
+    Attributes:
+        batch_stats: Initial running statistics.
+        loss: ``(flat parameters, running statistics, batch)`` -> loss.
+        advanced: The same -> the statistics after a pass in training.
+    """
+
+    batch_stats: chex.ArrayTree
+    loss: Callable[[jax.Array, chex.ArrayTree, Batch], jax.Array]
+    advanced: Callable[[jax.Array, chex.ArrayTree, Batch], chex.ArrayTree]
+
+
 class Problem(NamedTuple):
     """A setting made ready.
 
@@ -60,12 +74,14 @@ class Problem(NamedTuple):
         loss: Of one batch, BatchNorm with the batch's own statistics, as a training step sees it.
         data: All training images.
         learning_rate: Initial learning rate.
+        evaluation: None where the network has one mode only.
     """
 
     start: Callable[[int], jax.Array]
     loss: Loss
     data: Batch
     learning_rate: float
+    evaluation: Evaluation | None = None
 
 
 def make_problem(name: SettingName, data_dir: Path | None = None) -> Problem:
@@ -101,5 +117,14 @@ def make_problem(name: SettingName, data_dir: Path | None = None) -> Problem:
     def loss(flat: jax.Array, batch: Batch) -> jax.Array:
         return loss_and_outcome(network.train, unravel(flat), network.batch_stats, batch)[0]
 
+    def evaluated(flat: jax.Array, batch_stats: chex.ArrayTree, batch: Batch) -> jax.Array:
+        return loss_and_outcome(network.predict, unravel(flat), batch_stats, batch)[0]
+
+    def advanced(flat: jax.Array, batch_stats: chex.ArrayTree, batch: Batch) -> chex.ArrayTree:
+        outcome = loss_and_outcome(network.train, unravel(flat), batch_stats, batch)[1]
+        return outcome.batch_stats
+
+    has_two = bool(jax.tree.leaves(network.batch_stats))
+    evaluation = Evaluation(network.batch_stats, evaluated, advanced) if has_two else None
     batch = Batch(jnp.asarray(data.train_images), jnp.asarray(data.train_labels))
-    return Problem(start, loss, batch, setting.learning_rate)
+    return Problem(start, loss, batch, setting.learning_rate, evaluation)

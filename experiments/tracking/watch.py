@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,7 @@ from experiments.batches import epoch_order, part_size, steps_per_epoch
 from experiments.errors import UserError
 from experiments.network import Batch
 from experiments.sharpness import fixed_subset
-from experiments.tracking.settings import Problem
+from experiments.tracking.settings import Loss, Problem
 from experiments.tracking.watchers import Sight, Watcher
 from xsam_jax import channels_last, curvature, mean_grad_fn
 
@@ -38,10 +40,15 @@ class Measurement(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """The compiled programs of a setting, the same ones for all seeds."""
+    """The compiled programs of a setting, the same ones for all seeds.
+
+    ``measure`` is of the Hessian of the loss as a training step sees it, ``measure_in_evaluation``
+    of that with the running statistics.
+    """
 
     step: Callable[..., Any]
     measure: Callable[[jax.Array, jax.Array, Batch], Measurement]
+    measure_in_evaluation: Callable[[jax.Array, jax.Array, Batch, Any], Measurement] | None
     batch_top: Callable[[jax.Array, Batch], jax.Array]
 
 
@@ -58,12 +65,17 @@ class Sizes(NamedTuple):
 
 def compile_programs(problem: Problem, watchers: Mapping[str, Watcher], sizes: Sizes) -> Programs:
     """Make the programs; nothing is computed yet."""
-    loss = problem.loss
+    loss, evaluation = problem.loss, problem.evaluation
 
     @jax.jit
     def step(
-        count: jax.Array, w: jax.Array, momentum: jax.Array, states: dict[str, Any], batch: Batch
-    ) -> tuple[jax.Array, jax.Array, dict[str, Any], jax.Array]:
+        count: jax.Array,
+        w: jax.Array,
+        momentum: jax.Array,
+        states: dict[str, Any],
+        batch_stats: chex.ArrayTree,
+        batch: Batch,
+    ) -> tuple[jax.Array, jax.Array, dict[str, Any], chex.ArrayTree, jax.Array]:
         def gradient(at: jax.Array) -> jax.Array:
             grads: jax.Array = jax.grad(loss)(at, batch)
             return grads
@@ -78,19 +90,36 @@ def compile_programs(problem: Problem, watchers: Mapping[str, Watcher], sizes: S
             image: jax.Array = curvature.hvp(lambda w: jax.grad(loss)(w, some), at, v)
             return image
 
-        sight = Sight(count, w, grads, grads_adv, perturbation, channels_last(gradient), product)
+        def product_in_evaluation(at: jax.Array, v: jax.Array) -> jax.Array:
+            if evaluation is None:
+                return product(at, v, 1.0)
+            gradient = jax.grad(evaluation.loss)
+            image: jax.Array = curvature.hvp(lambda w: gradient(w, batch_stats, batch), at, v)
+            return image
+
+        sight = Sight(
+            count,
+            w,
+            grads,
+            grads_adv,
+            perturbation,
+            channels_last(gradient),
+            product,
+            product_in_evaluation,
+        )
         states = {name: watchers[name].update(sight, state) for name, state in states.items()}
         rate: jax.Array = problem.learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * count / sizes.steps))
         momentum = MOMENTUM * momentum + grads_adv + WEIGHT_DECAY * w
-        return w - rate * momentum, momentum, states, value
+        if evaluation is not None:
+            batch_stats = evaluation.advanced(w, batch_stats, batch)
+        return w - rate * momentum, momentum, states, batch_stats, value
 
-    def top(w: jax.Array, batches: Batch, k: int) -> curvature.Eigenpairs:
+    def top(loss: Loss, w: jax.Array, batches: Batch, k: int) -> curvature.Eigenpairs:
         grad_fn, key = mean_grad_fn(loss, batches), jax.random.key(0)
         return curvature.top_eigenpairs(grad_fn, w, k=k, num_matvecs=sizes.num_matvecs, key=key)
 
-    @jax.jit
-    def measure(w: jax.Array, vectors: jax.Array, sample: Batch) -> Measurement:
-        pairs = top(w, sample, 2)
+    def measured(loss: Loss, w: jax.Array, vectors: jax.Array, sample: Batch) -> Measurement:
+        pairs = top(loss, w, sample, 2)
         grad_fn = mean_grad_fn(loss, sample)
         quotients = jax.lax.map(lambda v: v @ curvature.hvp(grad_fn, w, v), vectors)
         return Measurement(
@@ -100,12 +129,25 @@ def compile_programs(problem: Problem, watchers: Mapping[str, Watcher], sizes: S
             cosine=jnp.abs(vectors @ pairs.vectors[0]),
         )
 
+    def measured_in_evaluation(
+        w: jax.Array, vectors: jax.Array, sample: Batch, batch_stats: chex.ArrayTree
+    ) -> Measurement:
+        assert evaluation is not None
+        loss = evaluation.loss
+        return measured(lambda w, batch: loss(w, batch_stats, batch), w, vectors, sample)
+
     @jax.jit
     def batch_top(w: jax.Array, batch: Batch) -> jax.Array:
-        vector: jax.Array = top(w, jax.tree.map(lambda leaf: leaf[None], batch), 1).vectors[0]
+        one = jax.tree.map(lambda leaf: leaf[None], batch)
+        vector: jax.Array = top(loss, w, one, 1).vectors[0]
         return vector
 
-    return Programs(step, measure, batch_top)
+    return Programs(
+        step,
+        jax.jit(partial(measured, loss)),
+        None if evaluation is None else jax.jit(measured_in_evaluation),
+        batch_top,
+    )
 
 
 # The best that a tracker without memory can know: the top eigenvector of the step's own batch.
@@ -137,6 +179,8 @@ def watch(
     names = [*watchers, OWN_BATCH]
     taken: list[int] = []
     found: list[Measurement] = []
+    in_evaluation: list[Measurement] = []
+    batch_stats = None if problem.evaluation is None else problem.evaluation.batch_stats
     losses: list[float] = []
     order: NDArray[np.int32] = np.empty((0, sizes.batch_size), np.int32)
     per_epoch = steps_per_epoch(len(data.labels), sizes.batch_size)
@@ -147,18 +191,29 @@ def watch(
             key = jax.random.fold_in(order_key, epoch)
             order = np.asarray(epoch_order(key, len(data.labels), sizes.batch_size))
         batch = Batch(data.images[order[place]], data.labels[order[place]])
-        before = w
-        w, momentum, states, loss = programs.step(jnp.int32(count), w, momentum, states, batch)
+        before, before_stats = w, batch_stats
+        w, momentum, states, batch_stats, loss = programs.step(
+            jnp.int32(count), w, momentum, states, batch_stats, batch
+        )
         if count >= sizes.burn_in and (count - sizes.burn_in) % sizes.every == 0:
             # By name: a compiled step returns its dictionaries sorted by key.
             vectors = [watcher.vector(states[name]) for name, watcher in watchers.items()]
             vectors.append(programs.batch_top(before, batch))
-            found.append(programs.measure(before, jnp.stack(vectors), sample))
+            stacked = jnp.stack(vectors)
+            found.append(programs.measure(before, stacked, sample))
+            if programs.measure_in_evaluation is not None:
+                in_evaluation.append(
+                    programs.measure_in_evaluation(before, stacked, sample, before_stats)
+                )
             taken.append(count)
             losses.append(float(loss))
             if not math.isfinite(losses[-1]):
                 raise UserError(f"the training diverged before step {count}: nothing is measured.")
-    table = jax.tree.map(lambda *values: np.stack(values).astype(float), *found)
+    table = _stacked(found)
+    more = {}
+    if in_evaluation:
+        qualities = _stacked(in_evaluation).quality
+        more["quality_in_evaluation"] = {n: qualities[:, i].tolist() for i, n in enumerate(names)}
     return {
         "parameters": w.size,
         "step": taken,
@@ -168,4 +223,12 @@ def watch(
         "residual": table.residual.tolist(),
         "quality": {name: table.quality[:, i].tolist() for i, name in enumerate(names)},
         "cosine": {name: table.cosine[:, i].tolist() for i, name in enumerate(names)},
+        **more,
     }
+
+
+def _stacked(measurements: list[Measurement]) -> Measurement:
+    stacked: Measurement = jax.tree.map(
+        lambda *values: np.stack(values).astype(float), *measurements
+    )
+    return stacked

@@ -1,6 +1,7 @@
 """A tracker as the measurement runs it: what it sees of a step of SAM, and what it keeps."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ from xsam_jax._linalg import Scaled
 from xsam_jax._two_gradients import Ascent, Descent
 
 Array = jax.Array
-Family = Literal["paper", "products", "shared", "part", "free"]
+Family = Literal["authors", "products", "shared", "part", "free"]
 
 
 class Sight(NamedTuple):
@@ -25,6 +26,8 @@ class Sight(NamedTuple):
         perturbation: SAM's.
         gradient: Parameters -> gradient of the batch.
         product: ``(at, v, part)`` -> Hessian of the first ``part`` of the batch ``at``, times v.
+        product_in_evaluation: ``(at, v)`` -> that of the whole batch with the network in evaluation
+            mode, BatchNorm with its running statistics.
     """
 
     step: Array
@@ -34,6 +37,7 @@ class Sight(NamedTuple):
     perturbation: Array
     gradient: Callable[[Array], Array]
     product: Callable[[Array, Array, float], Array]
+    product_in_evaluation: Callable[[Array, Array], Array]
 
 
 class Watcher(NamedTuple):
@@ -46,6 +50,8 @@ class Watcher(NamedTuple):
         init: Parameters -> state.
         update: ``(Sight, state) -> state``.
         vector: State -> eigenvector.
+        label: What it is called beside its point in the figure, empty for no label.
+        two_modes: Whether it is for networks that have an evaluation mode of their own only.
     """
 
     title: str
@@ -54,6 +60,8 @@ class Watcher(NamedTuple):
     init: Callable[[Array], Any]
     update: Callable[[Sight, Any], Any]
     vector: Callable[[Any], Array]
+    label: str = ""
+    two_modes: bool = False
 
 
 def unit(v: Array) -> Array:
@@ -68,19 +76,44 @@ def free_product(sight: Sight) -> tuple[Array, Array]:
 
 
 def from_library(
-    title: str, family: Family, cost: float, tracker: Tracker, part: float = 1.0
+    title: str,
+    family: Family,
+    cost: float,
+    tracker: Tracker,
+    *,
+    part: float = 1.0,
+    evaluation: bool = False,
+    label: str = "",
 ) -> Watcher:
-    """A tracker of the library; ``part`` is the part of the batch in ``curvature_grad_fn``."""
+    """A tracker of the library.
+
+    Args:
+        title: See `Watcher`.
+        family: See `Watcher`.
+        cost: See `Watcher`.
+        tracker: The tracker.
+        part: The part of the batch in ``curvature_grad_fn``.
+        evaluation: Whether the network is in evaluation mode there.
+        label: See `Watcher`.
+
+    Returns:
+        The watcher.
+    """
 
     def update(sight: Sight, pair: Eigenpair) -> Eigenpair:
         s = sight
-        ascent = Ascent(s.grads, s.grads, s.w, lambda w, v: s.product(w, v, part))
+        product = s.product_in_evaluation if evaluation else partial(_of_part, s, part)
+        ascent = Ascent(s.grads, s.grads, s.w, product)
         pair = tracker.before(ascent, pair, s.step)
         perturbation = Scaled(jnp.ones(()), s.perturbation)
         descent = Descent(s.grads, s.grads_adv, perturbation, s.w, {}, jnp.bool_(True), pair)
         return tracker.after(descent, pair)[0]
 
-    return Watcher(title, family, cost, tracker.init, update, lambda pair: pair.vector)
+    return Watcher(title, family, cost, tracker.init, update, lambda pair: pair.vector, label)
+
+
+def _of_part(sight: Sight, part: float, at: Array, v: Array) -> Array:
+    return sight.product(at, v, part)
 
 
 def on_vector(

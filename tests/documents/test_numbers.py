@@ -47,12 +47,12 @@ def test_safe_range_of_alpha() -> None:
 
 def test_trackers() -> None:
     trackers = {(row["setting"], row["tracker"]): row for row in rows("tracking/tracking.csv")}
-    ours, paper = trackers["cnn", "subspace_4"], trackers["cnn", "paper"]
+    ours, printed = trackers["cnn", "subspace_4"], trackers["cnn", "p100"]
     says(
         README,
         "for # gradients a step instead of #;",
         float(ours["gradients_per_step"]),
-        float(paper["gradients_per_step"]),
+        float(printed["gradients_per_step"]),
     )
     settings = ("cnn", "cnn_bn", "mlp")
     says(
@@ -60,7 +60,7 @@ def test_trackers() -> None:
         "lambda_1` is #, # and #, where Algorithm 2 with p = 100 has #, # and #,",
         *(
             float(trackers[setting, tracker]["quality"])
-            for tracker in ("subspace_4", "paper")
+            for tracker in ("subspace_4", "p100")
             for setting in settings
         ),
     )

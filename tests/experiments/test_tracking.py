@@ -11,10 +11,10 @@ import pytest
 
 from experiments.network import Batch
 from experiments.sharpness import fixed_subset
-from experiments.tracking.__main__ import TrackingConfig, main, measure
+from experiments.tracking.__main__ import TrackingConfig, main, measure, of_problem
 from experiments.tracking.candidates import all_watchers
-from experiments.tracking.report import pareto_front
-from experiments.tracking.settings import Problem
+from experiments.tracking.report import pareto_front, spread
+from experiments.tracking.settings import Evaluation, Problem
 from experiments.tracking.watch import OWN_BATCH, Sizes, compile_programs, watch
 from experiments.tracking.watchers import Watcher
 from tests.experiments.conftest import Fails
@@ -118,3 +118,44 @@ def test_wrong_options(fails: Fails) -> None:
     assert "--burn-in must be in [0, 400)" in fails(main, ["--burn-in", "400"])
     assert "--sample-size must be at least 1" in fails(main, ["--sample-size", "0"])
     assert "--num-matvecs must be at least 2" in fails(main, ["--num-matvecs", "1"])
+
+
+def test_products_in_evaluation_mode_are_those_of_the_running_statistics() -> None:
+    """On the problem's own scale: in evaluation its Hessian is another one's, by a known factor."""
+    problem = least_squares()
+
+    def evaluated(w: jax.Array, stats: jax.Array, batch: Batch) -> jax.Array:
+        return problem.loss(stats * w, batch)
+
+    evaluation = Evaluation(jnp.ones(6), evaluated, lambda w, stats, batch: stats.at[1].set(4.0))
+    problem = problem._replace(evaluation=evaluation)
+    some = {name: all_watchers()[name] for name in ("authors_p5", "authors_p5_training")}
+    sizes = SIZES._replace(steps=40, burn_in=20, every=10)
+    run = watch(problem, compile_programs(problem, some, sizes), some, sizes, seed=1)
+    # After the first step the second feature counts four times: it is the eigenvector then.
+    for name, kind in (("authors_p5", "in_evaluation"), ("authors_p5_training", "")):
+        there = f"quality_{kind}" if kind else "quality"
+        other = "quality" if kind else "quality_in_evaluation"
+        assert min(run[there][name]) > 0.95
+        assert max(run[other][name]) < 0.7
+
+
+def test_a_network_with_one_mode_has_no_twins() -> None:
+    left_out = all_watchers().keys() - of_problem(all_watchers(), least_squares()).keys()
+    assert left_out == {"authors_p5_training", "authors_p3_training"}
+    modes = Evaluation(jnp.ones(6), lambda w, stats, batch: w.sum(), lambda w, stats, batch: stats)
+    both = least_squares()._replace(evaluation=modes)
+    assert of_problem(all_watchers(), both).keys() == all_watchers().keys()
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.1, 0.5], [0.1, 0.5]),
+        ([0.5, 0.5], [0.45, 0.55]),
+        ([0.1, 0.48, 0.5, 0.52], [0.1, 0.4, 0.5, 0.6]),
+        ([], []),
+    ],
+)
+def test_labels_do_not_overlap(values: list[float], expected: list[float]) -> None:
+    assert spread(values, 0.1) == pytest.approx(expected)
