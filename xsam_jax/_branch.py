@@ -1,11 +1,9 @@
 """Branches that are taken or skipped, and never computed beside one another."""
 
-from collections.abc import Callable
-
 import chex
-import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend import core
 
 from xsam_jax import _linalg, _placement
 from xsam_jax._channels_last import evaluate
@@ -13,10 +11,11 @@ from xsam_jax._channels_last import evaluate
 
 def computed_if(
     needed: chex.Array,
-    gradient: Callable[[chex.ArrayTree], chex.ArrayTree],
+    gradient: core.ClosedJaxpr,
+    shapes: chex.ArrayTree,
     params: chex.ArrayTree,
 ) -> chex.ArrayTree:
-    """``gradient(params)`` channels-last, which on CPU is computed in a branch.
+    """A traced gradient at ``params``, channels-last, which on CPU is computed in a branch.
 
     XLA:CPU begins a computation with the zeros that the outputs of its loops are written over. So
     two gradients whose blocks are a `lax.scan` need the memory of both, unless the second has a
@@ -25,16 +24,16 @@ def computed_if(
     Args:
       needed: bool[]; where it is False, the result may be anything.
       gradient: of a tree like ``params``.
+      shapes: those of its result.
       params: where the gradient is taken.
     """
-    closed, shapes = jax.make_jaxpr(gradient, return_shape=True)(params)
 
     def compute(params: chex.ArrayTree) -> chex.ArrayTree:
-        return evaluate(closed, shapes, (params,))
+        return evaluate(gradient, shapes, (params,))
 
     # Outside of `jax.jit` a branch is compiled anew in every step; on a mesh all devices must take
     # the same one, because a gradient may hold collectives; and `jax.vmap` refuses callbacks in it.
-    if not _placement.compiling() or not _placement.on_no_mesh(params) or closed.effects:
+    if not _placement.compiling() or not _placement.on_no_mesh(params) or gradient.effects:
         return compute(params)
     # A GPU would wait for the condition. The compiler drops a branch whose condition is constant.
     needed = _placement.anywhere(needed)

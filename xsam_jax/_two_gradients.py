@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from xsam_jax import _checks, _linalg, _placement, _states
+from xsam_jax import _checks, _dependence, _linalg, _placement, _states
 from xsam_jax._branch import computed_if
 from xsam_jax._hvp import GradFn, hvp
 from xsam_jax._masking import MASKED_NOTE, has_masked
@@ -160,7 +160,9 @@ def two_gradients(
         if per_device:
             squared = _mean(squared, axis_name)
         finite = jnp.isfinite(squared)
-        grads_adv = computed_if(finite, gradient, perturbed)
+        traced, shapes = jax.make_jaxpr(gradient, return_shape=True)(perturbed)
+        _dependence.check("grad_fn", traced, params)
+        grads_adv = computed_if(finite, traced, shapes, perturbed)
         finite &= jnp.isfinite(_linalg.vdot(grads_adv, grads_adv))
         direction, new_state = descent(
             Descent(grads, grads_adv, perturbation, params, extra_args, finite, state), new_state
