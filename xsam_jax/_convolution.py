@@ -55,15 +55,15 @@ def convolve(
     floating = jnp.issubdtype(out.dtype, jnp.floating)
     # In a mesh images may lie on different devices.
     alone = _placement.on_no_mesh((lhs, rhs)) and _one_group(**params)
-    multiply = None
+    dense = None
     if alone and floating:
         pixels = [
             [array.shape[axis] for axis in axes]
             for array, axes in ((lhs, space), (rhs, kernel_space), (out, out_space))
         ]
         channels = lhs.shape[features], rhs.shape[out_features]
-        multiply = _small_maps.product(pixels, lhs.shape[batch], *channels, **params)
-    if dimension_numbers == fast and multiply is None:
+        dense = _small_maps.product(pixels, lhs.shape[batch], *channels, **params)
+    if dimension_numbers == fast and dense is None:
         return original(lhs, rhs)
 
     def whole(lhs: chex.Array, rhs: chex.Array) -> chex.Array:
@@ -75,8 +75,8 @@ def convolve(
             return whole(lhs, rhs)
         dtype = _linalg.statistics_dtype(out)
         lhs, rhs = lhs.astype(dtype), rhs.astype(dtype)
-        if multiply is not None:
-            return multiply(lhs, rhs)
+        if dense is not None:
+            return dense.multiply(lhs, rhs)
         return bind(lhs, rhs, dimension_numbers=fast, preferred_element_type=dtype)
 
     def in_layout(product: Product, lhs: chex.Array, rhs: chex.Array) -> chex.Array:
@@ -89,15 +89,15 @@ def convolve(
         # cotangent comes last; of an input's gradient the kernel is there first.
         if features < batch:
             lhs = _once_there(rhs, lhs)
-        else:
+        elif dimension_numbers != fast or (dense is not None and dense.spreads):
             rhs = _once_there(lhs, rhs)
         terms = math.prod(rhs.shape[axis] for axis in (in_features, *kernel_space))
-        parts = _parts(terms, lhs.shape[features]) if alone and multiply is None else 1
+        parts = _parts(terms, lhs.shape[features]) if alone and dense is None else 1
         if parts > 1:
             pieces = _split(lhs, features, parts), _split(rhs, in_features, parts)
             result = _in_parts(functools.partial(in_layout, summed), *pieces)
         else:
-            result = in_layout(whole if multiply is None else summed, lhs, rhs)
+            result = in_layout(whole if dense is None else summed, lhs, rhs)
         order = np.argsort((out_batch, *out_space, out_channels))
         return lax.transpose(result.astype(out.dtype), order)
 

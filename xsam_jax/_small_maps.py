@@ -12,7 +12,7 @@ import itertools
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import numpy as np
@@ -23,6 +23,13 @@ _PIXELS = 256  # of the largest map: what is looked up grows with their square
 Table = np.ndarray[tuple[int, int], Any]
 
 
+class Product(NamedTuple):
+    """A convolution of NHWC and HWIO, and whether it makes a larger copy of the kernel."""
+
+    multiply: Callable[[chex.Array, chex.Array], chex.Array]
+    spreads: bool
+
+
 def product(
     shapes: Sequence[Sequence[int]],
     images: int,
@@ -31,8 +38,8 @@ def product(
     *,
     precision: Any,
     **geometry: Any,
-) -> Callable[[chex.Array, chex.Array], chex.Array] | None:
-    """The convolution of NHWC and HWIO as a matrix product, or None where it is well as it is.
+) -> Product | None:
+    """The convolution as a matrix product, or None where it is well as it is.
 
     The window is larger than the image in a layer itself and in its input's gradient. In its
     kernel's gradient the window is the output's cotangent, and as large as the image.
@@ -56,13 +63,16 @@ def product(
     if len(taps) == 0:
         return None
     pixels = pixels[:, taps]
+    windows = images * output * len(taps) * inputs
     if kernel > image:
-        spread = image * outputs < images * len(taps)
+        spread = image * output * inputs * outputs < windows
         form = _of_the_spread_kernel if spread else _of_windows
-    elif kernel == image < output and kernel * image <= 2 * output:
-        form = _added_up  # with no more products than twice the numbers of the result
     else:
-        return None
+        products, result = images * image * kernel * outputs, images * output * outputs
+        # Else it takes as long as the convolution, or more memory than the windows.
+        if image >= output or products > 2 * result or products > max(result, windows):
+            return None
+        form = _added_up
 
     def multiply(lhs: chex.Array, rhs: chex.Array) -> chex.Array:
         lhs = lhs.reshape(images, image, inputs)
@@ -71,7 +81,7 @@ def product(
         dot = functools.partial(lax.dot_general, precision=precision)
         return form(dot, lhs, rhs, pixels).reshape(images, *shapes[-1], outputs)
 
-    return multiply
+    return Product(multiply, form is _of_the_spread_kernel)
 
 
 def _of_windows(dot: Any, lhs: chex.Array, rhs: chex.Array, pixels: Table) -> chex.Array:
