@@ -26,11 +26,13 @@ class Workload(NamedTuple):
         params: Parameters.
         loss: ``(params, batch) -> scalar``.
         batch: Number of examples -> batch, a tree of arrays that all begin with that axis.
+        evaluation: The loss with the network in evaluation mode, None where it has one mode only.
     """
 
     params: chex.ArrayTree
     loss: Callable[[chex.ArrayTree, Any], jax.Array]
     batch: Callable[[int], Any]
+    evaluation: Callable[[chex.ArrayTree, Any], jax.Array] | None = None
 
 
 def workload(name: WorkloadName) -> Workload:
@@ -49,7 +51,7 @@ def workload(name: WorkloadName) -> Workload:
     if name == "transformer_large":
         model = Transformer(LARGE, nnx.Rngs(0), dtype=jnp.bfloat16, remat=True)
         return _language(LARGE, model)
-    return _images(name)
+    return image_workload(name)
 
 
 def _language(sizes: Sizes, model: Transformer) -> Workload:
@@ -66,13 +68,14 @@ def _language(sizes: Sizes, model: Transformer) -> Workload:
     return Workload(nnx.to_pure_dict(nnx.state(model, nnx.Param)), loss, batch)
 
 
-def _images(name: ModelName) -> Workload:
+def image_workload(name: ModelName, shape: tuple[int, int, int] = (28, 28, 1)) -> Workload:
+    """A network on images of this height, width and number of channels."""
     noise = np.random.default_rng(0)
 
     def pixels(size: int) -> NDArray[np.uint8]:
-        return noise.integers(0, 256, (size, 28, 28, 1), np.uint8)
+        return noise.integers(0, 256, (size, *shape), np.uint8)
 
-    model = build_model(name, (28, 28, 1), 10, jax.random.key(0))
+    model = build_model(name, shape, 10, jax.random.key(0))
     network = as_functions(model, pixels(16))
 
     def batch(size: int) -> Batch:
@@ -82,4 +85,8 @@ def _images(name: ModelName) -> Workload:
     def loss(params: chex.ArrayTree, batch: Batch) -> jax.Array:
         return loss_and_outcome(network.train, params, network.batch_stats, batch)[0]
 
-    return Workload(network.params, loss, batch)
+    def evaluation(params: chex.ArrayTree, batch: Batch) -> jax.Array:
+        return loss_and_outcome(network.predict, params, network.batch_stats, batch)[0]
+
+    two_modes = bool(jax.tree.leaves(network.batch_stats))
+    return Workload(network.params, loss, batch, evaluation if two_modes else None)

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from experiments.speed.steps import BETWEEN, REFRESH
+from experiments.speed.table import mean_of
 from tests.documents.text import RESULTS
 
 
@@ -36,7 +37,8 @@ def mean_ratio(
     measured: dict[str, Any] = SPEED,
     refresh: str = REFRESH,
     between: str = BETWEEN,
+    period: int = 100,
 ) -> float:
-    """Of a step of power iteration with p = 100 to optax's SAM, on average."""
+    """Of a step of power iteration to optax's SAM, on average."""
     found = steps(name, measured)
-    return (99 * found[between]["ratio"] + found[refresh]["ratio"]) / 100
+    return mean_of(period, found[refresh]["ratio"], found[between]["ratio"])

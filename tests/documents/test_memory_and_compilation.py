@@ -22,7 +22,7 @@ def test_memory_of_a_step() -> None:
     (least, _), *_, (most, where) = reserved
     says(COST, "in each: # to # times that of optax's SAM, the most on ResNet-18.", least, most)
     assert where == "resnet18"
-    says(README, "in every step: # to # times optax's,", least, most)
+    says(README, "a refresh in every step: # to # times optax's,", least, most)
     says(COST, "it is # times with the products of a quarter", memory[QUARTER] / memory[BASELINE])
     times = {name: row["ratio"] for name, row in steps("resnet18").items()}
     says(

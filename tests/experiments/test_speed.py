@@ -88,13 +88,15 @@ def test_batch_by_memory() -> None:
     assert fitting_batch(step, jnp.zeros(()), batch, 1000) == 128
 
 
-def test_table_has_the_mean_of_the_paper_s_schedule() -> None:
+def test_table_has_the_mean_of_each_schedule() -> None:
     rows = [
         Row(BETWEEN, 1.0, 1.0, (1.0, 1.0), 0.1, None),
         Row(REFRESH, 5.0, 6.0, (5.0, 7.0), 0.6, None),
         Row(CHOSEN_REFRESH, 5.0, 6.0, (5.0, 7.0), 0.6, None),
         Row(CHOSEN_BETWEEN, 0.9, 0.9, (0.9, 0.9), 0.1, None),
     ]
+    assert "| xsam, p=5 q=5, mean of 5 steps | | 2.00 |" in table(rows)
+    assert "| xsam, p=3 q=5, mean of 3 steps | | 2.67 |" in table(rows)
     assert "| xsam, p=100 q=5, mean of 100 steps | | 1.05 |" in table(rows)
     assert "| xsam, p=100 q=5, two steps, mean of 100 steps | | 0.95 |" in table(rows)
 

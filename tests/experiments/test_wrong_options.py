@@ -20,6 +20,7 @@ from experiments.plots.angle import Angle
 from experiments.plots.curves import Curves
 from experiments.plots.spectrum import Spectrum
 from experiments.speed.__main__ import SpeedConfig
+from experiments.speed.published import PublishedConfig
 from experiments.tracking.__main__ import TrackingConfig
 from tests.documents.text import says, words
 from tests.experiments.conftest import Fails
@@ -35,6 +36,7 @@ PROGRAMS: list[tuple[str, list[str], type]] = [
     ("experiments.tracking.__main__", [], TrackingConfig),
     ("experiments.lambda_max", [], LambdaMaxConfig),
     ("experiments.speed.__main__", ["--model", "mlp"], SpeedConfig),
+    ("experiments.speed.published", ["--code", "."], PublishedConfig),
     ("experiments.planned", ["--model", "mlp"], PlannedConfig),
     ("experiments.kernels", ["--model", "mlp"], KernelsConfig),
 ]
