@@ -41,6 +41,8 @@ ModelName = Literal[
 ]
 # Of the network in a pass: BatchNorm with its running statistics, or with those of the batch.
 Mode = Literal["evaluation", "training"]
+ScheduleName = Literal["constant", "cosine", "linear"]
+OptimizerName = Literal["sgd", "adamw"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +68,9 @@ class _Common:
     """Seed of the initial parameters, the order of the batches and the augmentation."""
     learning_rate: float = 0.1
     """Initial learning rate."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    schedule: ScheduleName = "cosine"
     """How the learning rate goes on: to 0 along a cosine or a line, or as it is."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: OptimizerName = "sgd"
     """Base optimizer."""
     momentum: float = 0.9
     """Momentum of the base optimizer; AdamW's b1."""

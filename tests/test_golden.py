@@ -91,7 +91,9 @@ def test_published_code_is_sam_until_its_first_refresh_and_then_ours(base: str) 
     h = problem_a.hyperparameters("xsam_official")
     p = int(h["p"])
     optimizer = problem_a.base(base, h["lr"])
-    at_the_end = lambda tree: jax.tree.map(lambda leaf: leaf[-1], tree)
+
+    def at_the_end(tree: chex.ArrayTree) -> chex.ArrayTree:
+        return jax.tree.map(lambda leaf: leaf[-1], tree)
 
     before, (_, base_state) = problem_a.run(optax.chain(xsam_jax.sam(h["rho"]), optimizer), steps=p)
     params = at_the_end(before)

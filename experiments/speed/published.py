@@ -60,7 +60,7 @@ class PublishedConfig:
     """Images per step."""
     rounds: int = 15
     """Rounds; every step is measured once in each."""
-    out: Path = Path("runs/speed")
+    out: Path = Path("runs/published")
     """Folder of the measurement, a JSON file named after platform, model and batch size."""
 
 

@@ -171,7 +171,7 @@ def ritz_on_pairs(title: str, size: int) -> Watcher:
 def authors(every: int, mode: str = "evaluation") -> Watcher:
     """The schedule of X-SAM's published code."""
     evaluation = mode == "evaluation"
-    words = "" if evaluation else ", training mode"
+    words = "" if evaluation else ", training"
     watcher = from_library(
         f"p={every} q=5, warm: X-SAM's authors'{words}",
         "authors",

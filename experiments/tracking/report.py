@@ -137,29 +137,30 @@ def _draw(
         ticks = {2: "2", 2.1: "2.1", 2.4: "2.4", 3: "3", 4: "4", 16 / 3: "5.3"}
         axes.set_xticks([*ticks], [*ticks.values()])
         axes.minorticks_off()
+        axes.set_xlim(1.95, 8.5)  # room for labels
         axes.grid(alpha=0.3)
     all_axes[0].set_ylabel(r"quality $v^\top H v / \lambda_1$")
     all_axes[0].legend(fontsize=8, loc="lower right")
     write_figure(figure, file)
 
 
-# Where the labels of the cheap trackers stand, in gradients a step, and the distance of two.
-_COLUMN, _LINE = 2.55, 0.03
+# Where the labels of the cheap and of the other trackers stand, in gradients a step, and the
+# distance of two lines.
+_COLUMNS, _LINE = (2.55, 5.7), 0.03
 
 
 def _name(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
-    """Write the labels: the cheap ones' in a column, the others' on the left of their points."""
-    for cheap in (True, False):
-        some = sorted((y, x, label) for label, (x, y) in points.items() if (x < _COLUMN) == cheap)
+    """Write the labels in two columns, and lines from them to their points."""
+    for column, low in zip(_COLUMNS, (0.0, _COLUMNS[0]), strict=True):
+        some = sorted((y, x, label) for label, (x, y) in points.items() if low <= x < column)
         heights = spread([y for y, _, _ in some], _LINE)
         for (y, x, label), height in zip(some, heights, strict=True):
             axes.annotate(
                 label,
                 (x, y),
-                xytext=(_COLUMN if cheap else x / 1.04, height),
+                xytext=(column, height),
                 fontsize=8,
                 va="center",
-                ha="left" if cheap else "right",
                 arrowprops={"arrowstyle": "-", "color": "0.5", "linewidth": 0.6},
             )
 

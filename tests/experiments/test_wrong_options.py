@@ -19,6 +19,7 @@ from experiments.plots.alpha import Alpha
 from experiments.plots.angle import Angle
 from experiments.plots.curves import Curves
 from experiments.plots.spectrum import Spectrum
+from experiments.rates.plan import RatesConfig
 from experiments.speed.__main__ import SpeedConfig
 from experiments.speed.published import PublishedConfig
 from experiments.tracking.__main__ import TrackingConfig
@@ -36,6 +37,7 @@ PROGRAMS: list[tuple[str, list[str], type]] = [
     ("experiments.tracking.__main__", [], TrackingConfig),
     ("experiments.lambda_max", [], LambdaMaxConfig),
     ("experiments.speed.__main__", ["--model", "mlp"], SpeedConfig),
+    ("experiments.rates.__main__", [], RatesConfig),
     ("experiments.speed.published", ["--code", "."], PublishedConfig),
     ("experiments.planned", ["--model", "mlp"], PlannedConfig),
     ("experiments.kernels", ["--model", "mlp"], KernelsConfig),
@@ -101,6 +103,6 @@ def test_wrong_values(
 def test_how_many() -> None:
     says(
         words("docs/faults.md"),
-        "lambda_max, planned, kernels and speed with text, nothing, too much, -1, NaN, inf | # |",
+        "rates, lambda_max, planned, kernels and speed with text, nothing, too much, -1, NaN, inf | # |",
         len(OPTIONS),
     )

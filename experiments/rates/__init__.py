@@ -1,0 +1,1 @@
+"""Which learning rate suits a method, by its schedule and its base optimizer."""
