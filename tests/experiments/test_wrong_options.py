@@ -103,6 +103,6 @@ def test_wrong_values(
 def test_how_many() -> None:
     says(
         words("docs/faults.md"),
-        "rates, lambda_max, planned, kernels and speed with text, nothing, too much, -1, NaN, inf | # |",
+        "planned, kernels and speed with text, nothing, too much, -1, NaN, inf | # |",
         len(OPTIONS),
     )
