@@ -15,7 +15,7 @@ from tests.documents.speed import (
     memory_mib,
     steps,
 )
-from tests.documents.text import CHANGELOG, COST, README, RECIPES, RESULTS, ends, says
+from tests.documents.text import CHANGELOG, COST, RECIPES, RESULTS, ends, says
 from xsam_jax import channels_last
 
 
@@ -25,20 +25,13 @@ def test_time_of_a_step() -> None:
 
     says(COST, "Hessian products, take # to # times the time of optax's SAM,", *free(*IMAGES))
     says(COST, "on the small transformer they take # to #.", *free(TEXT))
-    says(README, "Hessian products take # to # times the time of optax's SAM", *free(*IMAGES))
-    says(README, "and # to # on a transformer, with", *free(TEXT))
-    says(README, "which we ran nothing beside it, # rounds", SPEED["resnet18"]["rounds"])
     means = {name: mean_ratio(name) for name in COMPARED}
     says(
         COST,
         "p = 100 takes # and # times as long on average on the two image networks and # on",
         *(means[name] for name in (*IMAGES, TEXT)),
     )
-    says(README, "iteration with p = 100 takes # to #.", *ends(means.values()))
     authors = [mean_ratio(name, period=5) for name in (*IMAGES, TEXT)]
-    says(
-        README, "with p = 5, takes # to # times the time of optax's SAM on average", *ends(authors)
-    )
     says(COST, "p = 5, takes # and # times as long on average on the two image", *authors[:2])
     says(
         COST,
@@ -107,12 +100,6 @@ def test_time_on_a_gpu() -> None:
         COST,
         "what is not arithmetic: `sam` takes # to # times the time of optax's SAM, X-SAM with "
         "`oja()` # to # and with `subspace()` # to #, p = 5 # to # and p = 100 # to #, or # to #",
-        *(*sam, *oja, *subspace, *authors, *whole, *two),
-    )
-    says(
-        README,
-        "`sam` takes # to #, `oja()` # to #, `subspace()` # to #, p = 5 # to # and p = 100 # to #, "
-        "or # to # with `refresh=`.",
         *(*sam, *oja, *subspace, *authors, *whole, *two),
     )
     over = [end - 1 for end in (*oja, *subspace)]

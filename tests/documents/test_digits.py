@@ -20,7 +20,7 @@ from tests.documents.benchmarks import (
     on,
     report,
 )
-from tests.documents.text import BENCHMARKS, README, ends, lines, runs, says
+from tests.documents.text import BENCHMARKS, ends, lines, runs, says
 
 
 @pytest.mark.parametrize(
@@ -36,14 +36,11 @@ def test_benchmarks_size(name: str, sentence: str) -> None:
     minutes = sum(line["cpu_seconds"] for line in found) / 60
     (images,) = {line["config"]["train_images"] for line in found}
     says(BENCHMARKS, sentence, *(len(found), images)[: sentence.count("#") - 1], minutes)
-    if name == "digits":
-        says(README, "# runs of an MLP in # minutes of CPU time", len(found), minutes)
 
 
 def test_digits() -> None:
     others = by_seed(runs("digits")).keys() - set(NORMALIZED)
     for name, text, sentence in (
-        ("digits", README, "ends at # to #%, every other method at # to #%"),
         ("digits", BENCHMARKS, "ends at # to #%, every other method at # to #%"),
         ("digits_again", BENCHMARKS, "it is # to #% and # to #%. Over"),
     ):
@@ -52,8 +49,6 @@ def test_digits() -> None:
         says(text, sentence, *(end for group in groups for end in ends(group)))
     (seeds,) = {len(accuracies) for accuracies in by_seed(runs("digits")).values()}
     says(BENCHMARKS, "and the final runs are those of # seeds", seeds)
-    says(README, "then runs # seeds of each:", seeds)
-    says(README, "Holm-corrected over all # methods", len(others) + len(NORMALIZED))
     tuning = runs("digits", "tuning")
     (images,) = {run["validation_images"] for run in tuning}
     says(BENCHMARKS, "on # training images that no run trains on", images)
@@ -64,9 +59,7 @@ def test_forty_seeds_on_digits() -> None:
     accuracy = by_seed([*runs("digits"), *runs("digits_again")])
     (seeds,) = {len(accuracies) for accuracies in accuracy.values()}
     says(BENCHMARKS, "Over the # seeds of both, each", seeds)
-    for text in (BENCHMARKS, README):
-        says(text, "nothing that # seeds can see", seeds)
-    says(README, "With # more seeds each of the seven", seeds / 2)
+    says(BENCHMARKS, "nothing that # seeds can see", seeds)
 
     gains, _ = compare(accuracy, ((method, "sam") for method in NORMALIZED))
     says(BENCHMARKS, "each of the seven is # to # points above SAM", *ends(gains))
@@ -78,13 +71,9 @@ def test_forty_seeds_on_digits() -> None:
         found = means(of(finals, "test_accuracy"))
         tasks.append({method: found[method] - found["sam"] for method in FORMS})
     of_x_sam = [[gain[m] for m in FORMS_OF_X_SAM if m in gain] for gain in tasks]
-    ranges = ends(itertools.chain(*of_x_sam))
-    says(README, "X-SAM is # to # points of accuracy above SAM. Normalised SAM", *ranges)
-    says(README, "has no eigenvector, gains as much, and on digits so does X-SAM with a random")
     for gain, forms in zip(tasks, of_x_sam, strict=True):
         controls = [gain[m] for m in ("normalized_sam", "xsam_random") if m in gain]
         assert controls == pytest.approx([mean(forms)] * len(controls), abs=0.05)
-    says(README, "On digits (# seeds), on ResNet-8 (#) and", seeds, 20)
     gains, p = compare(accuracy, itertools.product(NORMALIZED, accuracy.keys() - set(NORMALIZED)))
     assert min(gains) > 0
     assert max(p) < LEVEL
@@ -128,13 +117,10 @@ def test_forty_seeds_with_wrong_labels() -> None:
     accuracy = by_seed(both)
     (seeds,) = {len(accuracies) for accuracies in accuracy.values()}
     says(BENCHMARKS, "Over the # seeds of this table and of another search", seeds)
-    says(README, "a fifth of them, # seeds:", seeds)
     right = by_seed([*runs("digits"), *runs("digits_again")])
     (sam,), _ = compare(accuracy, [("sam", "sgd")])
     (before,), _ = compare(right, [("sam", "sgd")])
     says(BENCHMARKS, "SAM is # points above SGD, where on right labels it is #, and", sam, before)
-    says(README, "SAM is # points above SGD, where on right labels it is #.", sam, before)
-    says(README, "labels wrong SAM itself gains most, # points over SGD.", sam)
 
     pairs = [*itertools.combinations(accuracy, 2)]
     gaps, p = compare(accuracy, pairs)
@@ -166,7 +152,6 @@ def test_forty_seeds_with_wrong_labels() -> None:
     assert better.keys() == {"normalized_sam", "xsam_projector", "xsam_lanczos"}
     gain = [better[name] for name in ("normalized_sam", "xsam_projector", "xsam_lanczos")]
     says(BENCHMARKS, "own eigenvector are #, # and # points above SAM, significantly", *gain)
-    says(README, "with the mini-batch's eigenvector are # to # points above SAM", *ends(gain))
     assert all(found[pair][1] > LEVEL for pair in pairs if {*pair} <= {*NORMALIZED})
     mean_of = means({method: [*values.values()] for method, values in accuracy.items()})
     assert max(mean_of, key=lambda method: mean_of[method]) == "normalized_sam"
@@ -203,11 +188,6 @@ def test_cheap() -> None:
         "from a quarter of the batch: #) all end within the interval of `xsam_p100` (#) or above",
         costs["xsam_part"],
         costs["xsam_p100"],
-    )
-    says(
-        README,
-        "SAM for # gradients a step in place of #; started late (#) or in every third step (#)",
-        *(costs[method] for method in ("xsam_part", "xsam_p100", "xsam_late", "xsam_sparse")),
     )
     low = float(re.findall(r"[-+][\d.]+", verdicts["xsam_p100"][3])[1])
     assert all(low <= accuracy[method] - accuracy["sam"] for method in cheap)

@@ -1,4 +1,4 @@
-"""Every block of Python in README and the recipes runs."""
+"""Every block of Python in README and the pages runs."""
 
 import re
 from typing import Any
@@ -8,9 +8,10 @@ import pytest
 
 from tests.documents.text import ROOT
 
+PAGES = ("methods", "curvature", "recipes")
 BLOCKS = {
     f"{file.stem} {i}": block
-    for file in (ROOT / "README.md", ROOT / "docs" / "recipes.md")
+    for file in (ROOT / "README.md", *(ROOT / "docs" / f"{page}.md" for page in PAGES))
     for i, block in enumerate(re.findall(r"```python\n(.*?)```", file.read_text(), re.DOTALL))
 }
 
@@ -24,7 +25,7 @@ def test_block_runs(block: str) -> None:
 
 
 def test_signs_of_the_first_example() -> None:
-    """README says that Eq. 11's sign was negative in about half of its steps."""
+    """docs/methods.md says that Eq. 11's sign was negative in about half of its steps."""
     start, loop = BLOCKS["README 0"].split("for i in range(100):")
     negative: list[bool] = []
     loop = loop.replace("print(", "    negative.append(bool(state[0].alignment < 0))\nprint(")

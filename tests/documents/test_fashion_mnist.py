@@ -21,7 +21,7 @@ from tests.documents.benchmarks import (
     report,
     verdicts,
 )
-from tests.documents.text import BENCHMARKS, README, RESULTS, ends, lines, runs, says
+from tests.documents.text import BENCHMARKS, RESULTS, ends, lines, runs, says
 
 
 def test_fashion_small_on_resnet8() -> None:
@@ -104,22 +104,6 @@ def test_twenty_seeds_on_resnet8() -> None:
     low, high = ends(accuracy[method] for method in FORMS)
     says(BENCHMARKS, "the means of the four lie within # points", high - low)
 
-    control = gain.pop("normalized_sam")
-    says(
-        README,
-        "Fashion-MNIST, # seeds: X-SAM's three forms are # to # points above SAM and normalised "
-        "SAM #, and each",
-        20,
-        *ends(gain.values()),
-        control,
-    )
-    curvature = means(of(both, "lambda_max"))
-    says(
-        README,
-        "These four end with # to # of SAM's largest eigenvalue.",
-        *ends(curvature[method] / curvature["sam"] for method in FORMS),
-    )
-
 
 def test_no_choice_lies_at_the_edge_of_the_search() -> None:
     says(BENCHMARKS, "Now none of this table lies at an edge.")
@@ -154,7 +138,6 @@ def test_fashion_small_on_a_cnn() -> None:
         *ends(accuracy[method] for method in FORMS),
         *ends(accuracy[method] - accuracy["sam"] for method in FORMS),
     )
-    says(README, "significantly above SAM in one set of ten seeds; in the other nothing is sign")
     assert better("fashion_small_again", 1) == {*FORMS}
     both = by_seed(on("small_cnn", "fashion_small", "fashion_small_again"))
     says(BENCHMARKS, "over all # nothing is significant", len(both["sam"]))
@@ -259,13 +242,6 @@ def test_fashion_on_a_gpu() -> None:
     )
     control = "normalized_sam"
     says(BENCHMARKS, "an eigenvector: # points and #.", gains[control], sharpness[control])
-    says(
-        README,
-        "dies in three of five runs: X-SAM's three forms are # to # points above SAM, two of them "
-        "significantly, and normalised SAM #; all four end",
-        *forms,
-        gains[control],
-    )
     assert all(0.6 < sharpness[m] / sharpness["sam"] < 0.7 for m in (*xsam, control))
     apart = max(abs(gains[method] - gains[control]) for method in xsam)
     says(BENCHMARKS, "No form of X-SAM differs from it by more than # points", apart)
@@ -273,7 +249,6 @@ def test_fashion_on_a_gpu() -> None:
     above = [late[seed] - scheduled[seed] for seed in settings.seeds]
     ahead, furthest = mean(above), max(map(abs, above))
     says(BENCHMARKS, "ends # points above it on average, within # points in", ahead, furthest)
-    says(README, "ends # points above X-SAM, within # points of it in", ahead, furthest)
     says(BENCHMARKS, "though with a largest eigenvalue of #.", sharpness["xsam_late"])
     judged = [verdict for method in xsam for verdict in verdicts("fashion_gpu")[method]]
     assert sorted(judged) == ["better", "better", "not significant"]

@@ -3,7 +3,7 @@
 from statistics import mean, median
 from typing import Any
 
-from tests.documents.text import BENCHMARKS, README, ends, rows, says, words
+from tests.documents.text import BENCHMARKS, ends, rows, says, words
 
 FIGURES = words("results/figures/README.md")
 
@@ -68,15 +68,6 @@ def test_figures_2_and_3() -> None:
         "ends at # (one seed at #, two at # and #), SAM's at",
         sharpness["sgd"],
         *(of_seed["sgd", seed] for seed in "021"),
-    )
-    says(
-        README,
-        "SAM and X-SAM end with # to # of SGD's largest eigenvalue, by seed,",
-        *ends(
-            value / of_seed["sgd", seed]
-            for (method, seed), value in of_seed.items()
-            if method.startswith(("sam", "xsam"))
-        ),
     )
     assert min(forms) > sharpness["sam"]
     says(

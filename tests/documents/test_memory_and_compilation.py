@@ -11,7 +11,7 @@ from experiments.speed.steps import (
     memory_first,
 )
 from tests.documents.speed import COMPARED, FREE, IMAGES, SPEED, TEXT, mean_ratio, memory_mib, steps
-from tests.documents.text import COST, README, RECIPES, ends, says
+from tests.documents.text import COST, RECIPES, ends, says
 
 
 def test_memory_of_a_step() -> None:
@@ -22,7 +22,6 @@ def test_memory_of_a_step() -> None:
     (least, _), *_, (most, where) = reserved
     says(COST, "in each: # to # times that of optax's SAM, the most on ResNet-18.", least, most)
     assert where == "resnet18"
-    says(README, "a refresh in every step: # to # times optax's,", least, most)
     says(COST, "it is # times with the products of a quarter", memory[QUARTER] / memory[BASELINE])
     times = {name: row["ratio"] for name, row in steps("resnet18").items()}
     says(
@@ -30,23 +29,6 @@ def test_memory_of_a_step() -> None:
         "in four parts it is # times, and a refresh takes # times as long",
         memory[PARTS] / memory[BASELINE],
         times[PARTS] / times[REFRESH],
-    )
-    state = {
-        name: row["compiled"]["argument_mib"]
-        for name, row in steps("resnet18").items()
-        if row["compiled"]
-    }
-    more = state["xsam, subspace"] - state["xsam, oja"]
-    says(README, "three more copies of the parameters than `oja()`, here # MiB.", more)
-    whole = {
-        name: row["compiled"]["temporary_mib"] + row["compiled"]["argument_mib"]
-        for name, row in steps("resnet18").items()
-        if row["compiled"]
-    }
-    says(
-        README,
-        "ResNet-18 needs # times the memory of optax's SAM with `oja()` and # times with",
-        *(whole[name] / whole[BASELINE] for name in ("xsam, oja", "xsam, subspace")),
     )
     both = [memory_mib(TEXT)[name] for name in ("sam", BASELINE)]
     says(COST, "There `sam` needs # MiB and optax's SAM #:", *both)
@@ -72,7 +54,6 @@ def test_two_compiled_steps() -> None:
         *ends(memory),
         *ends(times),
     )
-    says(README, "or # to # in all steps but the refreshes", *ends(memory))
     says(
         COST,
         "p = 100 takes the same time, #, # and #.",
@@ -126,12 +107,6 @@ def test_compilation() -> None:
         "# to # times `sam`'s with `oja()`, # to # with `subspace()` and up to # with power",
         *range_of("xsam, oja"),
         *range_of("xsam, subspace"),
-        range_of(REFRESH, BETWEEN)[1],
-    )
-    says(
-        README,
-        "# to # times `sam`'s with `oja()` and up to # with power iteration",
-        *range_of("xsam, oja"),
         range_of(REFRESH, BETWEEN)[1],
     )
     own = {

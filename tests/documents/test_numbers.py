@@ -1,18 +1,29 @@
-"""Numbers in README's and the recipes' sentences, computed from what they were measured into."""
+"""Numbers in the documents' sentences, computed from what they were measured into."""
 
 import json
 import math
 import re
 from statistics import mean
-from typing import Any, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 import xsam_jax
-from experiments.config import Method, TrainConfig
+from experiments.config import TrainConfig
 from tests.documents.benchmarks import FORMS_OF_X_SAM
-from tests.documents.text import README, RECIPES, RESULTS, ROOT, ends, rows, runs, says
+from tests.documents.text import (
+    CURVATURE_PAGE,
+    METHODS_PAGE,
+    README,
+    RECIPES,
+    RESULTS,
+    ROOT,
+    ends,
+    rows,
+    runs,
+    says,
+)
 
 WORDS = {5: "five", 10: "ten"}
 
@@ -24,22 +35,18 @@ def test_training_takes_seconds() -> None:
     says(README, "handwritten digits (about # seconds on two cores,", round(run["seconds"], -1))
 
 
-def test_methods_of_the_training_program() -> None:
-    says(README, "trains one network with one of # methods", len(get_args(Method)))
-
-
 def test_safe_range_of_alpha() -> None:
     section = (ROOT / "docs" / "faults.md").read_text().split("## The safe range of alpha")[1]
     table = {
         float(alpha): [[float(accuracy) for accuracy in cell.split()] for cell in cells]
         for alpha, *cells in re.findall(r"^\| ([\d.]+) \| (.*) \| (.*) \|$", section, re.MULTILINE)
     }
-    says(README, "up to # all runs trained", max(alpha for alpha in table if alpha < 1))
+    says(METHODS_PAGE, "up to # all runs trained", max(alpha for alpha in table if alpha < 1))
     assert all(min(map(min, table[alpha])) > 94 for alpha in table if alpha < 1)
     usual = mean(accuracy for alpha in table if alpha < 1 for accuracy in table[alpha][1])
     assert round(usual - min(table[1.0][1]), -1) == 10
     says(
-        README,
+        METHODS_PAGE,
         "at 1 Oja's rule lost up to ten points, at 1.2 all runs with Oja's rule failed, at 1.5",
     )
     assert max(*table[1.2][1], *map(max, table[1.5])) < 15
@@ -49,14 +56,14 @@ def test_trackers() -> None:
     trackers = {(row["setting"], row["tracker"]): row for row in rows("tracking/tracking.csv")}
     ours, printed = trackers["cnn", "subspace_4"], trackers["cnn", "p100"]
     says(
-        README,
+        METHODS_PAGE,
         "for # gradients a step instead of #;",
         float(ours["gradients_per_step"]),
         float(printed["gradients_per_step"]),
     )
     settings = ("cnn", "cnn_bn", "mlp")
     says(
-        README,
+        METHODS_PAGE,
         "lambda_1` is #, # and #, where Algorithm 2 with p = 100 has #, # and #,",
         *(
             float(trackers[setting, tracker]["quality"])
@@ -66,14 +73,14 @@ def test_trackers() -> None:
     )
     assert {setting for setting, _ in trackers} == {*settings}
     (seeds,) = {int(row["seeds"]) for row in trackers.values()}
-    says(README, f"on two CNNs and an MLP, {WORDS[seeds]} seeds each,")
+    says(METHODS_PAGE, f"on two CNNs and an MLP, {WORDS[seeds]} seeds each,")
 
 
 def test_lambda_max() -> None:
     file = RESULTS / "curvature" / "cpu-resnet18-fashion_mnist-2048.json"
     found = json.loads(file.read_text())
     says(
-        README,
+        CURVATURE_PAGE,
         "on # images of Fashion-MNIST, at its initial parameters, is # with a residual of #: "
         "# minutes of CPU time on two cores, # s for a Hessian product and image",
         max(map(int, found["products"])),
@@ -120,7 +127,7 @@ def test_learning_rates() -> None:
             if method in FORMS_OF_X_SAM
         ]
     says(
-        README,
+        METHODS_PAGE,
         "the best one was # to # times SAM's (at the upper end, on the small CNN, one",
         *ends(ratios),
     )

@@ -17,6 +17,7 @@ def words(file: str) -> str:
 
 
 README, BENCHMARKS = words("README.md"), words("docs/benchmarks.md")
+METHODS_PAGE, CURVATURE_PAGE = words("docs/methods.md"), words("docs/curvature.md")
 COST, RECIPES = words("docs/cost.md"), words("docs/recipes.md")
 CHANGELOG = words("CHANGELOG.md")
 
