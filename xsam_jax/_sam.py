@@ -43,7 +43,8 @@ def sam(
 
     Raises:
       TypeError, ValueError: an argument that is out of its range. ``update`` raises them where it
-        is given no ``params`` or no ``grad_fn``, trees that differ, or leaves that are not real.
+        is given no ``params`` or no ``grad_fn``, trees that differ, leaves that are not real, the
+        state of another method, or a ``grad_fn`` that reads ``params`` and not its argument.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, xsam_jax
