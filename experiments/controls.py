@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from xsam_jax import curvature
-from xsam_jax._eigenvector import Eigenpair, Tracker, periodic
+from xsam_jax._trackers.tracker import Eigenpair, Tracker, periodic
 from xsam_jax._two_gradients import Ascent
 
 # Hessian-vector products of a refresh by Lanczos; one more checks the result.

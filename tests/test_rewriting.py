@@ -12,7 +12,7 @@ from jax import export, lax
 
 import xsam_jax
 from tests.meshes import mesh_of
-from xsam_jax import _channels_last
+from xsam_jax._xla import channels_last
 
 KERNEL = np.linspace(-1.0, 1.0, 4 * 3 * 3 * 3).reshape(4, 3, 3, 3)
 IMAGES = np.random.default_rng(0).normal(size=(64, 3, 14, 14))
@@ -89,13 +89,13 @@ def test_outside_of_jit_values_live_as_long_as_they_are_used(
 ) -> None:
     x = jnp.linspace(0.0, 1.0, 1237)
     alive = []
-    bind = _channels_last._bind
+    bind = channels_last._bind
 
     def counted(*args: Any) -> Any:
         alive.append(sum(array.shape == x.shape for array in jax.live_arrays()))
         return bind(*args)
 
-    monkeypatch.setattr(_channels_last, "_bind", counted)
+    monkeypatch.setattr(channels_last, "_bind", counted)
 
     def long(x: chex.Array) -> chex.Array:
         for _ in range(20):
@@ -124,8 +124,8 @@ def test_a_function_that_is_called_often_is_looked_through_once() -> None:
     for _ in range(64):
         fn = jax.jit(lambda x, fn=fn: fn(x) + fn(x))
     closed = jax.make_jaxpr(fn)(1.0)
-    assert _channels_last.contains(closed.jaxpr, lax.sin_p)
-    assert not _channels_last.contains(closed.jaxpr, lax.cos_p)
+    assert channels_last.contains(closed.jaxpr, lax.sin_p)
+    assert not channels_last.contains(closed.jaxpr, lax.cos_p)
 
 
 def test_names_and_lines_of_the_source_are_kept() -> None:

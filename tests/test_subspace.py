@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import xsam_jax
 from tests import quadratic
-from xsam_jax import _subspace
+from xsam_jax._trackers import subspace
 
 
 def _points(size: int, steps: int) -> chex.Array:
@@ -199,7 +199,7 @@ def test_vectors_that_are_almost_dependent_become_orthonormal() -> None:
     """Those of a Hilbert matrix, in a metric that is no identity."""
     hilbert = 1 / (1 + jnp.arange(5.0)[:, None] + jnp.arange(5.0)[None])
     metric = hilbert + jnp.eye(5)
-    basis = _subspace._orthonormal(metric, hilbert[:, :4])
+    basis = subspace._orthonormal(metric, hilbert[:, :4])
     np.testing.assert_allclose(basis.T @ metric @ basis, np.eye(4), atol=1e-13)
     # The first vectors span what they spanned.
     inside = basis @ (basis.T @ metric @ hilbert[:, :4])

@@ -14,7 +14,8 @@ from jax import lax
 
 import xsam_jax
 from tests.meshes import mesh_of
-from xsam_jax import _lanczos, _linalg, _sums, curvature
+from xsam_jax import _linalg, _sums, curvature
+from xsam_jax.curvature import _lanczos
 
 FEW_ROUNDINGS = 8 * float(np.finfo(np.float32).eps) / 2
 NUMBERS = [0.1, 1 / 3, 1.0000001, 1e-3]

@@ -7,7 +7,7 @@ import jax
 import optax
 
 from xsam_jax import _checks
-from xsam_jax._hvp import GradFn
+from xsam_jax.curvature._hvp import GradFn
 
 MASKED_NOTE = (
     "The transformation stands inside optax.masked or optax.partition, so it hands {name} "

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import optax
 
 from xsam_jax import _checks, _dependence, _linalg, _placement, _states
-from xsam_jax._branch import computed_if
-from xsam_jax._hvp import GradFn, hvp
 from xsam_jax._masking import MASKED_NOTE, has_masked
+from xsam_jax._xla.branch import computed_if
+from xsam_jax.curvature._hvp import GradFn, hvp
 
 _TRACED_NOTE = (
     "{name} is traced, also outside of jax.jit: it must be a pure function of arrays, and not the "

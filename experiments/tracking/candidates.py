@@ -20,7 +20,7 @@ from experiments.tracking.watchers import (
     unit,
 )
 from xsam_jax import oja, power_iteration, subspace
-from xsam_jax._eigenvector import Eigenpair, Tracker
+from xsam_jax._trackers.tracker import Eigenpair, Tracker
 
 Array = jax.Array
 

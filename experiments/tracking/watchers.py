@@ -7,8 +7,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from xsam_jax._eigenvector import Eigenpair, Tracker
 from xsam_jax._linalg import Scaled
+from xsam_jax._trackers.tracker import Eigenpair, Tracker
 from xsam_jax._two_gradients import Ascent, Descent
 
 Array = jax.Array

@@ -10,8 +10,8 @@ import pytest
 
 from tests.curvature.problems import KEY, SPECTRA, quadratic, with_spectrum
 from xsam_jax import curvature
-from xsam_jax._hessian import flat_hessian
-from xsam_jax._lanczos import tridiagonalize
+from xsam_jax.curvature._hessian import flat_hessian
+from xsam_jax.curvature._lanczos import tridiagonalize
 
 
 # The matrix is an argument, so that one compilation serves all spectra.

@@ -12,7 +12,8 @@ import pytest
 from jax.experimental import io_callback
 
 from tests.curvature.problems import KEY
-from xsam_jax import _interned, curvature, mean_grad_fn
+from xsam_jax import curvature, mean_grad_fn
+from xsam_jax._xla import interned
 
 BATCHES = np.random.default_rng(0).normal(size=(2, 4, 3))
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -143,7 +144,7 @@ def test_nothing_outlives_what_is_compiled() -> None:
     model = Model()
     model.activation = jax.nn.relu
     curvature.trace(model.grad_fn, jnp.ones(3), num_probes=2, key=KEY)
-    assert len(_interned._KNOWN) > 0
+    assert len(interned._KNOWN) > 0
     jax.clear_caches()
     gc.collect()
-    assert len(_interned._KNOWN) == 0
+    assert len(interned._KNOWN) == 0

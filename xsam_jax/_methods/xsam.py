@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._eigenvector import (
+from xsam_jax._trackers.power_iteration import power_iteration
+from xsam_jax._trackers.tracker import (
     Tracker,
     after_step,
     check_tracker,
@@ -17,7 +18,6 @@ from xsam_jax._eigenvector import (
     projected,
     with_pair,
 )
-from xsam_jax._power_iteration import power_iteration
 from xsam_jax._two_gradients import Ascent, Descent, kept, two_gradients
 
 

@@ -16,8 +16,8 @@ from jax.extend import core, source_info_util
 from jax.extend.core.primitives import conv_general_dilated_p, remat_p
 
 from xsam_jax import _checks, _placement
-from xsam_jax._convolution import convolve
-from xsam_jax._interned import interned
+from xsam_jax._xla.convolution import convolve
+from xsam_jax._xla.interned import interned
 
 # A compiled function that is called outside of `jax.jit` must be the same object in every call, by
 # which JAX finds what it has compiled. In a mesh it is another.

@@ -4,7 +4,7 @@ import chex
 import jax.numpy as jnp
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._eigenvector import (
+from xsam_jax._trackers.tracker import (
     LOST_SHARE,
     Eigenpair,
     Projection,

@@ -28,7 +28,8 @@ import numpy as np
 from jax import lax
 from jax.extend.core.primitives import conv_general_dilated_p
 
-from xsam_jax import _linalg, _placement, _small_maps
+from xsam_jax import _linalg, _placement
+from xsam_jax._xla import small_maps
 
 _LONG = 3072  # terms of a sum, which fit into a core's cache
 _LARGE = 2**18  # elements of an array whose copy should not lie about
@@ -62,7 +63,7 @@ def convolve(
             for array, axes in ((lhs, space), (rhs, kernel_space), (out, out_space))
         ]
         channels = lhs.shape[features], rhs.shape[out_features]
-        dense = _small_maps.product(pixels, lhs.shape[batch], *channels, **params)
+        dense = small_maps.product(pixels, lhs.shape[batch], *channels, **params)
     if dimension_numbers == fast and dense is None:
         return original(lhs, rhs)
 

@@ -7,7 +7,7 @@ import numpy as np
 from jax import lax
 
 from xsam_jax import _checks, _linalg, _placement
-from xsam_jax._eigenvector import LOST_SHARE, Eigenpair, Tracker, periodic
+from xsam_jax._trackers.tracker import LOST_SHARE, Eigenpair, Tracker, periodic
 from xsam_jax._two_gradients import Ascent
 
 

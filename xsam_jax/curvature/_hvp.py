@@ -7,7 +7,7 @@ import jax
 from jax.extend.core.primitives import custom_lin_p
 
 from xsam_jax import _checks, _dependence, _linalg, _placement
-from xsam_jax._channels_last import contains, evaluate
+from xsam_jax._xla.channels_last import contains, evaluate
 
 GradFn = Callable[[chex.ArrayTree], chex.ArrayTree]
 

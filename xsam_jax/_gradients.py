@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._channels_last import channels_last, compiled_once
-from xsam_jax._hvp import GradFn
+from xsam_jax._xla.channels_last import channels_last, compiled_once
+from xsam_jax.curvature._hvp import GradFn
 
 
 def mean_grad_fn(

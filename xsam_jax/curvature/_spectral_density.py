@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from xsam_jax import _checks, _sums
-from xsam_jax._channels_last import compiled_once
-from xsam_jax._hessian import flat_hessian
-from xsam_jax._hvp import GradFn
-from xsam_jax._lanczos import eigh, tridiagonalize
+from xsam_jax._xla.channels_last import compiled_once
+from xsam_jax.curvature._hessian import flat_hessian
+from xsam_jax.curvature._hvp import GradFn
+from xsam_jax.curvature._lanczos import eigh, tridiagonalize
 
 _GRID_POINTS = 1024
 _BROADENING = 0.01  # standard deviation over the width of the spectrum

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._eigenvector import (
+from xsam_jax._trackers.tracker import (
     LOST_SHARE,
     Eigenpair,
     Projection,

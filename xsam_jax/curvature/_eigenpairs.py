@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from xsam_jax import _checks, _sums
-from xsam_jax._channels_last import compiled_once
-from xsam_jax._hessian import flat_hessian
-from xsam_jax._hvp import GradFn
-from xsam_jax._lanczos import eigh, norm, tridiagonalize
+from xsam_jax._xla.channels_last import compiled_once
+from xsam_jax.curvature._hessian import flat_hessian
+from xsam_jax.curvature._hvp import GradFn
+from xsam_jax.curvature._lanczos import eigh, norm, tridiagonalize
 
 
 class Eigenpairs(NamedTuple):

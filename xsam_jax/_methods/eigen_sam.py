@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from xsam_jax import _checks, _linalg
-from xsam_jax._eigenvector import Tracker, after_step, check_tracker, pair_of, with_pair
-from xsam_jax._power_iteration import power_iteration
+from xsam_jax._trackers.power_iteration import power_iteration
+from xsam_jax._trackers.tracker import Tracker, after_step, check_tracker, pair_of, with_pair
 from xsam_jax._two_gradients import Ascent, Descent, kept, two_gradients
 
 

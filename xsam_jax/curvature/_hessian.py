@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from xsam_jax import _checks, _linalg, _placement
-from xsam_jax._hvp import GradFn, hvp
+from xsam_jax.curvature._hvp import GradFn, hvp
 
 
 class FlatHessian(NamedTuple):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from xsam_jax import _linalg, _placement, _sums
-from xsam_jax._hessian import FlatHessian
+from xsam_jax.curvature._hessian import FlatHessian
 
 
 class Tridiagonalization(NamedTuple):

@@ -6,7 +6,7 @@ from jax import lax
 from jax.extend import core
 
 from xsam_jax import _linalg, _placement
-from xsam_jax._channels_last import evaluate
+from xsam_jax._xla.channels_last import evaluate
 
 
 def computed_if(

@@ -1,0 +1,1 @@
+"""The methods, one a file: what each does between the gradient and the base optimizer."""

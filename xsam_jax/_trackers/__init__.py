@@ -1,0 +1,1 @@
+"""Ways to follow the Hessian's dominant eigenvector, one a file."""
