@@ -13,8 +13,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from tests.matrix.methods import METHODS, every_method
-from tests.matrix.problem import assert_close, at
+from tests.every_method.methods import METHODS, every_method
+from tests.every_method.problem import assert_close, at
 from tests.meshes import mesh_of
 
 SPECS = {"kernel": P("data", None), "bias": P()}

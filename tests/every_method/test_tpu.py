@@ -11,8 +11,8 @@ from jax.sharding import SingleDeviceSharding
 
 from experiments.absent import shapes_on
 from experiments.planned import tpus
-from tests.matrix.methods import METHODS, every_method
-from tests.matrix.problem import grad_fn, init, step
+from tests.every_method.methods import METHODS, every_method
+from tests.every_method.problem import grad_fn, init, step
 from tests.meshes import needs_libtpu
 from xsam_jax import curvature
 

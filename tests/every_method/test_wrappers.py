@@ -11,8 +11,8 @@ import optax
 import pytest
 
 import xsam_jax
-from tests.matrix.methods import LEARNING_RATE, METHODS, every_method
-from tests.matrix.problem import (
+from tests.every_method.methods import LEARNING_RATE, METHODS, every_method
+from tests.every_method.problem import (
     STEPS,
     assert_close,
     at,

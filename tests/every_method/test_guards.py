@@ -14,8 +14,8 @@ import optax
 import pytest
 
 import xsam_jax
-from tests.matrix.methods import LEARNING_RATE, METHODS
-from tests.matrix.problem import assert_close, grad_fn, init
+from tests.every_method.methods import LEARNING_RATE, METHODS
+from tests.every_method.problem import assert_close, grad_fn, init
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")  # optax multiplies floats by a bool
 

@@ -9,8 +9,8 @@ import optax
 import pytest
 from orbax.checkpoint import v1 as checkpoint
 
-from tests.matrix.methods import LEARNING_RATE, METHODS, every_method
-from tests.matrix.problem import init, step
+from tests.every_method.methods import LEARNING_RATE, METHODS, every_method
+from tests.every_method.problem import init, step
 
 BASE = optax.sgd(LEARNING_RATE, momentum=0.9)
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from tests.matrix.methods import LEARNING_RATE, METHODS
+from tests.every_method.methods import LEARNING_RATE, METHODS
 
 STEPS = 4
 _rng = np.random.default_rng(0)

@@ -15,8 +15,8 @@ import optax
 import pytest
 
 import xsam_jax
-from tests.matrix.methods import LEARNING_RATE, METHODS
-from tests.matrix.problem import (
+from tests.every_method.methods import LEARNING_RATE, METHODS
+from tests.every_method.problem import (
     assert_close,
     batch,
     direct,

@@ -11,8 +11,8 @@ import pytest
 from flax import nnx
 from flax.training.train_state import TrainState
 
-from tests.matrix.methods import METHODS, every_method
-from tests.matrix.problem import STEPS, assert_close, at, batch, init, undisturbed
+from tests.every_method.methods import METHODS, every_method
+from tests.every_method.problem import STEPS, assert_close, at, batch, init, undisturbed
 
 # Flax multiplies and adds biases with implicit promotion of dtypes and ranks.
 pytestmark = pytest.mark.usefixtures("flax_promotion")

@@ -10,8 +10,8 @@ import optax
 import pytest
 
 import xsam_jax
-from tests.matrix.methods import METHODS, every_method
-from tests.matrix.problem import STEPS, at, batch, grad_fn, init, loss
+from tests.every_method.methods import METHODS, every_method
+from tests.every_method.problem import STEPS, at, batch, grad_fn, init, loss
 
 PLACES = 3  # updates, the result of grad_fn, that of curvature_grad_fn
 # 1e153 is finite, and its square; the square of the product that Oja's rule makes of it is not.

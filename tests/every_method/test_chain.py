@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from tests.matrix.methods import LEARNING_RATE, METHODS, every_method
-from tests.matrix.problem import (
+from tests.every_method.methods import LEARNING_RATE, METHODS, every_method
+from tests.every_method.problem import (
     STEPS,
     Rule,
     assert_close,

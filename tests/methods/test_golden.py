@@ -8,7 +8,8 @@ import optax
 import pytest
 
 import xsam_jax
-from tests import algorithm_2, problem_a
+from tests import problem_a
+from tests.methods import algorithm_2
 
 
 def _x_sam(method: str) -> optax.GradientTransformationExtraArgs:

@@ -10,8 +10,8 @@ import optax
 import pytest
 
 import xsam_jax
-from tests.matrix.methods import METHODS, every_method
-from tests.matrix.problem import (
+from tests.every_method.methods import METHODS, every_method
+from tests.every_method.problem import (
     STEPS,
     Batch,
     GradFn,

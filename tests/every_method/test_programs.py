@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tests.matrix.methods import METHODS, every_method
-from tests.matrix.problem import (
+from tests.every_method.methods import METHODS, every_method
+from tests.every_method.problem import (
     STEPS,
     assert_close,
     grad_fn,

@@ -9,8 +9,8 @@ import optax
 import pytest
 
 import xsam_jax
-from tests.matrix.methods import METHODS, every_method
-from tests.matrix.problem import STEPS, assert_close, grad_fn, init, stack, train
+from tests.every_method.methods import METHODS, every_method
+from tests.every_method.problem import STEPS, assert_close, grad_fn, init, stack, train
 
 RHO = 0.3
 OPTIMIZERS = {

@@ -8,8 +8,8 @@ import optax
 import pytest
 from flax.training.train_state import TrainState
 
-from tests.matrix.methods import METHODS, every_method
-from tests.matrix.problem import grad_fn, init
+from tests.every_method.methods import METHODS, every_method
+from tests.every_method.problem import grad_fn, init
 
 NO_GRAD_FN = r"grad_fn must be a function params -> gradient .* got None"
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from tests.matrix.methods import METHODS, every_method
-from tests.matrix.problem import (
+from tests.every_method.methods import METHODS, every_method
+from tests.every_method.problem import (
     STEPS,
     assert_close,
     at,

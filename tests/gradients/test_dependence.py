@@ -14,7 +14,7 @@ from flax import nnx
 from jax import lax
 
 import xsam_jax
-from tests.matrix.methods import METHODS
+from tests.every_method.methods import METHODS
 from xsam_jax import curvature
 
 CURVATURES = np.arange(1.0, 4.0)
