@@ -1,8 +1,8 @@
 """X-SAM and the sharpness-aware methods it is compared with, for JAX."""
 
 from xsam_jax import curvature as curvature
+from xsam_jax._gradients import masked_grad_fn as masked_grad_fn
 from xsam_jax._gradients import mean_grad_fn as mean_grad_fn
-from xsam_jax._masking import masked_grad_fn as masked_grad_fn
 from xsam_jax._methods.eigen_sam import EigenSAMState as EigenSAMState
 from xsam_jax._methods.eigen_sam import eigen_sam as eigen_sam
 from xsam_jax._methods.friendly_sam import FriendlySAMState as FriendlySAMState

@@ -1,15 +1,31 @@
-"""The gradient of many batches in the memory of one."""
+"""Gradient functions: of many batches, of a part of the parameters, and those that ignore it."""
 
+import warnings
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import chex
 import jax
 import jax.numpy as jnp
+import optax
 from jax import lax
+from jax.extend import core
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from xsam_jax import _checks, _linalg
 from xsam_jax._xla.channels_last import channels_last, compiled_once
-from xsam_jax.curvature._hvp import GradFn
+
+# Parameters -> gradient of a scalar loss, a tree like the parameters.
+GradFn: TypeAlias = Callable[[chex.ArrayTree], chex.ArrayTree]
+
+MASKED_NOTE = (
+    "The transformation stands inside optax.masked or optax.partition, so it hands {name} "
+    "parameters with optax.MaskedNode in place of the others: give "
+    "update(..., {name}=xsam_jax.masked_grad_fn({name}, params))"
+)
+
+_NO_DEPENDENCE = "{name} does not depend on its argument"
+_AT_THE_ARGUMENT = "Take the gradient at the argument: {name}=lambda p: jax.grad(loss)(p)"
 
 
 def mean_grad_fn(
@@ -95,3 +111,88 @@ def mean_grad_fn(
         return compiled_once(mean)
 
     return grad_fn
+
+
+def masked_grad_fn(grad_fn: GradFn, params: chex.ArrayTree) -> GradFn:
+    """Makes ``grad_fn`` accept the partial trees of `optax.masked` and `optax.partition`.
+
+    Inside of them a method perturbs only its own leaves, and its norms count only those. It asks
+    for the gradient at a tree in which the other leaves are `optax.MaskedNode`; here these come
+    from ``params``, and the gradient is masked in the same way.
+
+    Args:
+      grad_fn: ``params -> gradient`` on whole trees.
+      params: the step's parameters, a whole tree.
+
+    Returns:
+      ``partial tree -> partial gradient``.
+
+    Raises:
+      TypeError: ``grad_fn`` is not a function.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, xsam_jax
+      >>> w = {"kernel": jnp.ones(2), "bias": jnp.ones(2)}
+      >>> grad_fn = jax.grad(lambda w: jnp.sum(w["kernel"] ** 2 * w["bias"]))
+      >>> tx = optax.masked(xsam_jax.sam(rho=1.0), {"kernel": True, "bias": False})
+      >>> updates, _ = tx.update(
+      ...     grad_fn(w), tx.init(w), w, grad_fn=xsam_jax.masked_grad_fn(grad_fn, w))
+      >>> updates["bias"]  # the plain gradient
+      Array([1., 1.], dtype=float32)
+    """
+    _checks.function("grad_fn", grad_fn, "params -> gradient")
+
+    def partial_grad_fn(partial: chex.ArrayTree) -> chex.ArrayTree:
+        def merge(leaf: Any, whole: chex.ArrayTree) -> chex.ArrayTree:
+            return whole if _is_masked(leaf) else leaf
+
+        def mask(leaf: Any, gradient: chex.ArrayTree) -> chex.ArrayTree:
+            return leaf if _is_masked(leaf) else gradient
+
+        gradient = grad_fn(jax.tree.map(merge, partial, params, is_leaf=_is_masked))
+        return jax.tree.map(mask, partial, gradient, is_leaf=_is_masked)
+
+    return partial_grad_fn
+
+
+def has_masked(tree: chex.ArrayTree) -> bool:
+    """Whether `optax.masked` has taken leaves out of ``tree``."""
+    return any(_is_masked(leaf) for leaf in jax.tree.leaves(tree, is_leaf=_is_masked))
+
+
+def _is_masked(leaf: Any) -> bool:
+    return isinstance(leaf, optax.MaskedNode)
+
+
+def check_dependence(
+    name: str, closed: core.ClosedJaxpr, params: chex.ArrayTree, skipped: int = 0
+) -> None:
+    """Raises or warns where no result of a traced function depends on its arguments.
+
+    ``grad_fn=lambda p: jax.grad(loss)(params)`` runs without an error, and SAM with it is plain
+    gradient descent. The traced program shows it.
+
+    Args:
+      name: of the function.
+      closed: the function.
+      params: the step's parameters. A function that reads these in the place of its argument is
+        wrong, which is an error. Otherwise its result may be a constant, as the gradient of a
+        linear loss is, or of parameters from elsewhere, which is a warning.
+      skipped: so many of the first arguments do not count.
+    """
+    *_, used = dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
+    if any(used[skipped:]) or not any(var.aval.size for var in closed.jaxpr.invars[skipped:]):
+        return
+    read: set[Any] = {id(constant) for constant in closed.consts}
+    what, way_out = _NO_DEPENDENCE.format(name=name), _AT_THE_ARGUMENT.format(name=name)
+    if any(id(leaf) in read for leaf in jax.tree.leaves(params)):
+        raise ValueError(
+            f"{what}, it reads params instead: the gradients at all parameters would be the same. "
+            f"{way_out}"
+        )
+    warnings.warn(
+        f"{what}. That is right only where the gradient is a constant, as that of a linear loss. "
+        f"Elsewhere it reads parameters of a model, a train state or a closure. {way_out}",
+        UserWarning,
+        stacklevel=2,
+    )

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from xsam_jax import _checks, _dependence, _linalg, _placement, _states
-from xsam_jax._masking import MASKED_NOTE, has_masked
+from xsam_jax import _checks, _linalg, _placement, _states
+from xsam_jax._gradients import MASKED_NOTE, GradFn, check_dependence, has_masked
 from xsam_jax._xla.branch import computed_if
-from xsam_jax.curvature._hvp import GradFn, hvp
+from xsam_jax.curvature._hvp import hvp
 
 _TRACED_NOTE = (
     "{name} is traced, also outside of jax.jit: it must be a pure function of arrays, and not the "
@@ -161,7 +161,7 @@ def two_gradients(
             squared = _mean(squared, axis_name)
         finite = jnp.isfinite(squared)
         traced, shapes = jax.make_jaxpr(gradient, return_shape=True)(perturbed)
-        _dependence.check("grad_fn", traced, params)
+        check_dependence("grad_fn", traced, params)
         grads_adv = computed_if(finite, traced, shapes, perturbed)
         finite &= jnp.isfinite(_linalg.vdot(grads_adv, grads_adv))
         direction, new_state = descent(

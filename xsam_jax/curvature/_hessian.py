@@ -10,7 +10,8 @@ import numpy as np
 from jax import lax
 
 from xsam_jax import _checks, _linalg, _placement
-from xsam_jax.curvature._hvp import GradFn, hvp
+from xsam_jax._gradients import GradFn
+from xsam_jax.curvature._hvp import hvp
 
 
 class FlatHessian(NamedTuple):

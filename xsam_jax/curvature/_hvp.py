@@ -1,15 +1,12 @@
 """Hessian-vector products."""
 
-from collections.abc import Callable
-
 import chex
 import jax
 from jax.extend.core.primitives import custom_lin_p
 
-from xsam_jax import _checks, _dependence, _linalg, _placement
+from xsam_jax import _checks, _linalg, _placement
+from xsam_jax._gradients import GradFn, check_dependence
 from xsam_jax._xla.channels_last import contains, evaluate
-
-GradFn = Callable[[chex.ArrayTree], chex.ArrayTree]
 
 _NO_FORWARD_DERIVATIVE = (
     "grad_fn, or curvature_grad_fn where that is given, must be differentiable in forward mode, "
@@ -75,7 +72,7 @@ def hvp(grad_fn: GradFn, params: chex.ArrayTree, v: chex.ArrayTree) -> chex.Arra
         raise
     if contains(closed.jaxpr, custom_lin_p):
         raise TypeError(_NO_FORWARD_DERIVATIVE)
-    _dependence.check("grad_fn", closed, params, skipped=len(jax.tree.leaves(params)))
+    check_dependence("grad_fn", closed, params, skipped=len(jax.tree.leaves(params)))
     _checks.same_tree("the result of grad_fn", out_shape, params)
     _checks.real("the result of grad_fn", out_shape)
     result = evaluate(closed, out_shape, args)

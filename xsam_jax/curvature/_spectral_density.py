@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from xsam_jax import _checks, _sums
+from xsam_jax._gradients import GradFn
 from xsam_jax._xla.channels_last import compiled_once
 from xsam_jax.curvature._hessian import flat_hessian
-from xsam_jax.curvature._hvp import GradFn
 from xsam_jax.curvature._lanczos import eigh, tridiagonalize
 
 _GRID_POINTS = 1024

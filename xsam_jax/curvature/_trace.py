@@ -10,9 +10,9 @@ from jax import lax
 from matfree import stochtrace
 
 from xsam_jax import _checks, _sums
+from xsam_jax._gradients import GradFn
 from xsam_jax._xla.channels_last import compiled_once
 from xsam_jax.curvature._hessian import flat_hessian
-from xsam_jax.curvature._hvp import GradFn
 from xsam_jax.curvature._lanczos import norm
 
 
