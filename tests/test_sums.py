@@ -14,7 +14,7 @@ from jax import lax
 
 import xsam_jax
 from tests.meshes import mesh_of
-from xsam_jax import _linalg, _sums, curvature
+from xsam_jax import _inner_products, _linalg, _sums, curvature
 from xsam_jax.curvature import _lanczos
 
 FEW_ROUNDINGS = 8 * float(np.finfo(np.float32).eps) / 2
@@ -73,9 +73,9 @@ def test_rows(size: int, rows: tuple[int, ...], way: Any) -> None:
 def test_trees(shapes: list[tuple[int, ...]], way: Any) -> None:
     number, size = 0.1, sum(map(np.prod, shapes))
     tree, ones = ([equal(value, *shape) for shape in shapes] for value in (number, 1))
-    check(way(_linalg.vdot)(tree, ones), number, size)
-    check(way(lambda a, b: _linalg.vdots((a, b), (b, a)))(tree, ones), number, size)
-    products = way(_linalg.gram)(tree, ones)
+    check(way(_inner_products.vdot)(tree, ones), number, size)
+    check(way(lambda a, b: _inner_products.vdots((a, b), (b, a)))(tree, ones), number, size)
+    products = way(_inner_products.gram)(tree, ones)
     check(products[0, 1], number, size)
     check(products[1, 1], 1, size)
     norm = way(_linalg.norm)(tree)
@@ -84,7 +84,7 @@ def test_trees(shapes: list[tuple[int, ...]], way: Any) -> None:
 
 def test_a_hundred_million_numbers() -> None:
     x, ones = equal(0.1, 10**8), equal(1, 10**8)
-    check(jax.jit(_linalg.vdot)(x, ones), 0.1, 10**8)
+    check(jax.jit(_inner_products.vdot)(x, ones), 0.1, 10**8)
     check(jax.jit(_sums.along_rows)(x), 0.1, 10**8)
 
 
@@ -95,7 +95,7 @@ def test_what_is_divided_among_devices(shape: tuple[int, ...]) -> None:
     sharding = jax.NamedSharding(mesh, jax.P("data" if shape[0] % 8 == 0 else None))
     x, ones = (jax.device_put(equal(value, *shape), sharding) for value in (0.1, 1))
     with jax.set_mesh(mesh):
-        found = jax.jit(_linalg.vdot)(x, ones)
+        found = jax.jit(_inner_products.vdot)(x, ones)
     tolerance = FEW_ROUNDINGS if shape[-1] % 512 == 0 else 1e-3
     np.testing.assert_allclose(found, float(np.float32(0.1)) * size, rtol=tolerance)
 
@@ -136,7 +136,7 @@ def test_sums_that_cancel(size: int) -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=size).astype(np.float32)
     exact = np.sum(x.astype(float) ** 2)
-    np.testing.assert_allclose(jax.jit(_linalg.vdot)(x, x), exact, rtol=FEW_ROUNDINGS)
+    np.testing.assert_allclose(jax.jit(_inner_products.vdot)(x, x), exact, rtol=FEW_ROUNDINGS)
     plain = np.sum(x.astype(float))
     found = float(jax.jit(_sums.along_rows)(x))
     assert abs(found - plain) < FEW_ROUNDINGS * size**0.5 * 4

@@ -6,14 +6,24 @@ processor, the shape and the version. Here no sum that it makes has more than `_
 """
 
 import functools
+from typing import Any
 
 import chex
+import jax
 import jax.numpy as jnp
 from jax import lax
 
 _BLOCK = 64  # terms of a sum
 _LARGE = 2**22  # products that should not be stored
 _HALVINGS = 4
+
+
+def statistics_dtype(*trees: chex.ArrayTree) -> Any:
+    """float64 if any leaf is float64, else float32."""
+    leaves = jax.tree.leaves(trees)
+    # As JAX has them: NumPy's float64 is its float32, unless 64 bits are enabled.
+    wide = any(jnp.result_type(leaf) == jnp.float64 for leaf in leaves)
+    return jnp.float64 if wide else jnp.float32
 
 
 def along_rows(rows: chex.Array) -> chex.Array:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from xsam_jax import _checks, _linalg, _placement, _states
+from xsam_jax import _checks, _inner_products, _linalg, _placement, _states
 from xsam_jax._gradients import MASKED_NOTE, GradFn, check_dependence, has_masked
 from xsam_jax._xla.branch import computed_if
 from xsam_jax.curvature._hvp import hvp
@@ -156,14 +156,14 @@ def two_gradients(
         new_state: Any
         perturbation, new_state = ascent(Ascent(grads, own, params, product, refresh), state)
         perturbed = _linalg.cast_like(_linalg.combine((1, params), perturbation), params)
-        squared = _linalg.vdot(own, own)
+        squared = _inner_products.vdot(own, own)
         if per_device:
             squared = _mean(squared, axis_name)
         finite = jnp.isfinite(squared)
         traced, shapes = jax.make_jaxpr(gradient, return_shape=True)(perturbed)
         check_dependence("grad_fn", traced, params)
         grads_adv = computed_if(finite, traced, shapes, perturbed)
-        finite &= jnp.isfinite(_linalg.vdot(grads_adv, grads_adv))
+        finite &= jnp.isfinite(_inner_products.vdot(grads_adv, grads_adv))
         direction, new_state = descent(
             Descent(grads, grads_adv, perturbation, params, extra_args, finite, state), new_state
         )

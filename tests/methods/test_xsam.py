@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import xsam_jax
 from tests import problem_a, quadratic
-from xsam_jax import _linalg
+from xsam_jax import _inner_products, _linalg
 from xsam_jax._two_gradients import Descent
 
 SPECTRUM = [5.0, 3.0, 1.0, 0.5, -1.0]
@@ -215,7 +215,7 @@ def test_trackers_know_the_projection_without_a_pass(tracker: Any) -> None:
         step = Descent(g, g_adv, perturbation, params, {}, jnp.bool_(True), None)
         pair, projection = tracker.after(step, pair)
         assert jnp.any(quadratic.flat(pair.vector) != 0)
-        expected = _linalg.vdot(g_adv, pair.vector)
+        expected = _inner_products.vdot(g_adv, pair.vector)
         np.testing.assert_allclose(projection(), expected, rtol=1e-12, atol=1e-12)
 
 

@@ -6,7 +6,7 @@ import chex
 import jax.numpy as jnp
 import optax
 
-from xsam_jax import _checks, _linalg
+from xsam_jax import _checks, _inner_products, _linalg
 from xsam_jax._trackers.power_iteration import power_iteration
 from xsam_jax._trackers.tracker import Tracker, after_step, check_tracker, pair_of, with_pair
 from xsam_jax._two_gradients import Ascent, Descent, kept, two_gradients
@@ -82,7 +82,7 @@ def eigen_sam(
     def ascent(step: Ascent, state: EigenSAMState) -> tuple[_linalg.Scaled, EigenSAMState]:
         pair = eigenvector.before(step, pair_of(state), state.count)
         u = _linalg.unit(step.own)
-        along = _linalg.vdot(u, pair.vector)
+        along = _inner_products.vdot(u, pair.vector)
         lean = jnp.asarray(weight(state.count), along.dtype) * jnp.sign(along)
         direction = _linalg.combine((1 - lean * along, u), (lean, pair.vector))
         length = jnp.asarray(radius(state.count), along.dtype)

@@ -4,7 +4,7 @@ import chex
 import jax.numpy as jnp
 import optax
 
-from xsam_jax import _checks, _linalg
+from xsam_jax import _checks, _inner_products, _linalg
 from xsam_jax._two_gradients import Descent, SAMState, sam_ascent, two_gradients
 
 
@@ -52,7 +52,7 @@ def gsam(
     def descent(step: Descent, state: SAMState) -> tuple[chex.ArrayTree, SAMState]:
         g, g_adv = step.grads, step.grads_adv
         size = _linalg.norm(g_adv)
-        parallel = _linalg.ratio(_linalg.ratio(_linalg.vdot(g, g_adv), size), size)
+        parallel = _linalg.ratio(_linalg.ratio(_inner_products.vdot(g, g_adv), size), size)
         orthogonal = _linalg.combine((1, g), (-parallel, g_adv))
         # No part of a gradient that counts as zero: its inner product is lost, too.
         strength = jnp.where(_linalg.norm(g) == 0, 0, weight(state.count))

@@ -3,7 +3,7 @@
 import chex
 import jax.numpy as jnp
 
-from xsam_jax import _checks, _linalg
+from xsam_jax import _checks, _inner_products, _linalg
 from xsam_jax._trackers.tracker import (
     LOST_SHARE,
     Eigenpair,
@@ -60,7 +60,7 @@ def oja(rate: chex.Numeric = 0.3) -> Tracker:
     def after(step: Descent, pair: Eigenpair) -> tuple[Eigenpair, Projection]:
         x, product = free_product(step)
         v = pair.vector
-        squared_size, along, known, quotient, seen = _linalg.vdots(
+        squared_size, along, known, quotient, seen = _inner_products.vdots(
             (product, product), (x.tree, v), (v, v), (v, product), (x.tree, product)
         )
         size, along = _linalg.length(squared_size, product, LOST_SHARE), x.scale * along
@@ -82,7 +82,7 @@ def oja(rate: chex.Numeric = 0.3) -> Tracker:
         vector, value = _linalg.cast_like(vector, v), value.astype(jnp.float32)
 
         def projection() -> chex.Array:
-            of_v, of_product = _linalg.vdots((step.grads_adv, v), (step.grads_adv, product))
+            of_v, of_product = _inner_products.vdots((step.grads_adv, v), (step.grads_adv, product))
             new = _linalg.ratio(of_v + weight * of_product, norm)
             return jnp.where(jnp.isfinite(value), new, of_v)
 

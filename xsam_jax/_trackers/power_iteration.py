@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from xsam_jax import _checks, _linalg, _placement
+from xsam_jax import _checks, _inner_products, _linalg, _placement, _sums
 from xsam_jax._trackers.tracker import LOST_SHARE, Eigenpair, Tracker, periodic
 from xsam_jax._two_gradients import Ascent
 
@@ -68,7 +68,7 @@ def power_iteration(
         if not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
             # By NumPy: inside of jax.jit nothing that JAX computes has a value. Of the dtype that
             # JAX gives the vector, where 1e-40 is zero and a NumPy number of 1e40 infinite.
-            dtype = np.dtype(_linalg.statistics_dtype(start))
+            dtype = np.dtype(_sums.statistics_dtype(start))
             with np.errstate(over="ignore"):
                 sizes = [np.max(np.abs(leaf), initial=0).astype(dtype) for leaf in leaves]
             if not (np.isfinite(sizes).all() and np.max(sizes, initial=0) >= np.finfo(dtype).tiny):
@@ -83,7 +83,7 @@ def power_iteration(
         leaves, treedef = jax.tree.flatten(pair.vector)
         ends = np.cumsum([0, *(leaf.size for leaf in leaves)])
         # One draw for all leaves: XLA:CPU takes up to a second to compile each.
-        normals = jax.random.normal(key, (ends[-1],), _linalg.statistics_dtype(pair.vector))
+        normals = jax.random.normal(key, (ends[-1],), _sums.statistics_dtype(pair.vector))
         normals = _linalg.unit(normals)
         pieces = [
             _placement.shard_like(normals[begin:end].reshape(leaf.shape), leaf).astype(leaf.dtype)
@@ -109,7 +109,7 @@ def power_iteration(
                 # vector: a fifth less time for 1.6 times the memory (docs/cost.md).
                 params, vector = lax.optimization_barrier((params, vector))
             product = step.hvp(params, vector)
-            quotient = _linalg.vdot(vector, product).astype(jnp.float32)
+            quotient = _inner_products.vdot(vector, product).astype(jnp.float32)
             inverse = _linalg.reciprocal(_linalg.norm(product, LOST_SHARE))
             vector = _linalg.cast_like(_linalg.scale(inverse, product), vector)
             return vector, quotient

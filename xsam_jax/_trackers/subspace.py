@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xsam_jax import _checks, _linalg
+from xsam_jax import _checks, _inner_products, _linalg, _sums
 from xsam_jax._trackers.tracker import (
     LOST_SHARE,
     Eigenpair,
@@ -96,7 +96,7 @@ def subspace(size: int = 4, *, decay: chex.Numeric = 0.98, ridge: chex.Numeric =
     decay = _checks.constant("decay", decay, low=0.0, high=1.0, ends="()")
 
     def init(params: chex.ArrayTree) -> Eigenpair:
-        dtype = _linalg.statistics_dtype(params)
+        dtype = _sums.statistics_dtype(params)
         # Arrays of their own: one that is donated must occur once.
         others = tuple(_linalg.zeros_like(params) for _ in range(size - 1))
         responses, covariance = jnp.zeros((size, size), dtype), jnp.zeros((size, size), dtype)
@@ -105,7 +105,7 @@ def subspace(size: int = 4, *, decay: chex.Numeric = 0.98, ridge: chex.Numeric =
     def after(step: Descent, pair: Eigenpair) -> tuple[Eigenpair, Projection]:
         x, product = free_product(step)
         trees = (pair.vector, *pair.memory.others, product)
-        inner = _linalg.gram(*trees, x.tree)
+        inner = _inner_products.gram(*trees, x.tree)
         length = _linalg.length(inner[size, size], product, LOST_SHARE)
         scales = jnp.ones((size + 1,), length.dtype).at[size].set(_linalg.reciprocal(length))
         seen = _Seen(
@@ -132,7 +132,7 @@ def subspace(size: int = 4, *, decay: chex.Numeric = 0.98, ridge: chex.Numeric =
         new: Eigenpair = _linalg.select(usable, Eigenpair(vector, value, memory), pair)
 
         def projection() -> chex.Array:
-            of_trees = scales * _linalg.vdots(*((step.grads_adv, tree) for tree in trees))
+            of_trees = scales * _inner_products.vdots(*((step.grads_adv, tree) for tree in trees))
             return jnp.where(usable, jnp.sum(of_trees * basis[:, 0]), of_trees[0])
 
         return new, projection

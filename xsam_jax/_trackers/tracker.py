@@ -7,7 +7,7 @@ import chex
 import jax.numpy as jnp
 from jax import lax
 
-from xsam_jax import _checks, _linalg, _placement
+from xsam_jax import _checks, _inner_products, _linalg, _placement
 from xsam_jax._two_gradients import Ascent, Descent
 
 # What a product's squared norm may have lost: the vector made of it keeps its norm of one.
@@ -127,7 +127,7 @@ def projected(step: Descent, v: chex.ArrayTree, projection: Projection) -> chex.
     """
 
     def passed_over() -> chex.Array:
-        return _linalg.vdot(step.grads_adv, v)
+        return _inner_products.vdot(step.grads_adv, v)
 
     if not _placement.compiling():
         return passed_over()
@@ -184,6 +184,6 @@ def periodic(every: int, refresh: Callable[[Ascent, Eigenpair, chex.Array], Eige
         return pair._replace(memory=latest + jnp.minimum(every, _LAST - latest))
 
     def after(step: Descent, pair: Eigenpair) -> tuple[Eigenpair, Projection]:
-        return pair, lambda: _linalg.vdot(step.grads_adv, pair.vector)
+        return pair, lambda: _inner_products.vdot(step.grads_adv, pair.vector)
 
     return Tracker(before, after, init)

@@ -28,7 +28,7 @@ import numpy as np
 from jax import lax
 from jax.extend.core.primitives import conv_general_dilated_p
 
-from xsam_jax import _linalg, _placement
+from xsam_jax import _placement, _sums
 from xsam_jax._xla import small_maps
 
 _LONG = 3072  # terms of a sum, which fit into a core's cache
@@ -74,7 +74,7 @@ def convolve(
         """What is added up: in float32 where the operands have fewer digits, as XLA:CPU does."""
         if not floating:
             return whole(lhs, rhs)
-        dtype = _linalg.statistics_dtype(out)
+        dtype = _sums.statistics_dtype(out)
         lhs, rhs = lhs.astype(dtype), rhs.astype(dtype)
         if dense is not None:
             return dense.multiply(lhs, rhs)

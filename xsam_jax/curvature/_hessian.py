@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from xsam_jax import _checks, _linalg, _placement
+from xsam_jax import _checks, _placement, _sums
 from xsam_jax._gradients import GradFn
 from xsam_jax.curvature._hvp import hvp
 
@@ -54,7 +54,7 @@ def flat_hessian(grad_fn: GradFn, params: chex.ArrayTree) -> FlatHessian:
     ends = np.cumsum([leaf.size for leaf in leaves], dtype=int)
     if not leaves or ends[-1] == 0:
         raise ValueError("params must have at least one element, got none")
-    size, dtype = int(ends[-1]), _linalg.statistics_dtype(params)
+    size, dtype = int(ends[-1]), _sums.statistics_dtype(params)
 
     def flatten(tree: chex.ArrayTree) -> chex.Array:
         return jnp.concatenate(

@@ -4,7 +4,7 @@ import chex
 import jax
 from jax.extend.core.primitives import custom_lin_p
 
-from xsam_jax import _checks, _linalg, _placement
+from xsam_jax import _checks, _linalg, _placement, _sums
 from xsam_jax._gradients import GradFn, check_dependence
 from xsam_jax._xla.channels_last import contains, evaluate
 
@@ -76,7 +76,7 @@ def hvp(grad_fn: GradFn, params: chex.ArrayTree, v: chex.ArrayTree) -> chex.Arra
     _checks.same_tree("the result of grad_fn", out_shape, params)
     _checks.real("the result of grad_fn", out_shape)
     result = evaluate(closed, out_shape, args)
-    return _linalg.cast(result, _linalg.statistics_dtype(params))
+    return _linalg.cast(result, _sums.statistics_dtype(params))
 
 
 def _traces(grad_fn: GradFn, params: chex.ArrayTree) -> bool:

@@ -12,11 +12,12 @@ import pytest
 import xsam_jax
 from tests.meshes import mesh_of
 from xsam_jax import _linalg
+from xsam_jax._inner_products import _by_rows, _in_blocks, gram, vdot, vdots
 
 SMALL = 2**12  # leaves of so many elements are summed by themselves
 
 
-def _equations(tree: Any, inner_products: Any = _linalg._by_rows) -> list[Any]:
+def _equations(tree: Any, inner_products: Any = _by_rows) -> list[Any]:
     return jax.make_jaxpr(lambda tree: inner_products((tree, tree)))(tree).eqns
 
 
@@ -34,10 +35,10 @@ def test_inner_product_is_that_of_the_concatenation(sizes: list[int]) -> None:
     rng = np.random.default_rng(0)
     a, b = ([jnp.asarray(rng.normal(size=size)) for size in sizes] for _ in range(2))
     flat = [np.concatenate([np.zeros(0), *tree]) for tree in (a, b)]
-    np.testing.assert_allclose(_linalg.vdot(a, b), flat[0] @ flat[1], rtol=1e-12, atol=1e-12)
-    gram = np.stack(flat) @ np.stack(flat).T
-    np.testing.assert_allclose(_linalg.vdots((b, a), (b, b)), gram[1], rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(_linalg.gram(a, b), gram, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(vdot(a, b), flat[0] @ flat[1], rtol=1e-12, atol=1e-12)
+    products = np.stack(flat) @ np.stack(flat).T
+    np.testing.assert_allclose(vdots((b, a), (b, b)), products[1], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(gram(a, b), products, rtol=1e-12, atol=1e-12)
 
 
 def test_products_with_a_leaf_that_may_be_on_a_mesh(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +49,7 @@ def test_products_with_a_leaf_that_may_be_on_a_mesh(monkeypatch: pytest.MonkeyPa
         "xsam_jax._placement.on_no_mesh",
         lambda tree: there not in map(id, jax.tree.leaves(tree)),
     )
-    np.testing.assert_allclose(_linalg.vdots((a, a), (a, b)), [69, 69], rtol=1e-15)
+    np.testing.assert_allclose(vdots((a, a), (a, b)), [69, 69], rtol=1e-15)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_rows_are_summed_first(shape: tuple[int, ...], summed: int | None) -> No
     assert of_rows.invars[0].aval.shape == (1, math.prod(shape) // (summed or math.prod(shape)))
 
 
-@pytest.mark.parametrize("inner_products", [_linalg._by_rows, _linalg._in_blocks])
+@pytest.mark.parametrize("inner_products", [_by_rows, _in_blocks])
 def test_nothing_but_scalars_on_a_mesh(inner_products: Any) -> None:
     with jax.set_mesh(mesh_of(2)):
         tree = [jnp.ones((64, 128)), jnp.ones((3, 3, 64, 64)), jnp.ones(3)]
@@ -145,7 +146,7 @@ def test_reciprocal_computes_no_infinity_on_the_way() -> None:
 
 def test_trees_of_different_sizes_have_no_inner_product() -> None:
     with pytest.raises(ValueError, match="zip"):
-        _linalg.vdot([jnp.ones(2)], [jnp.ones(2), jnp.ones(3)])
+        vdot([jnp.ones(2)], [jnp.ones(2), jnp.ones(3)])
 
 
 def test_float64_of_numpy_is_float32_without_64_bits() -> None:
