@@ -3,19 +3,16 @@
 import math
 import re
 from collections.abc import Callable
-from contextlib import nullcontext
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec as P
 
 import xsam_jax
-from tests.meshes import mesh_of
 from xsam_jax import _checks
+from xsam_jax._hyperparameters import constant, schedule
 
 KEY = jax.random.key(0)
 
@@ -33,7 +30,7 @@ def count(value: Any) -> None:
 
 
 def positive(value: Any) -> None:
-    _checks.constant("x", value, low=0.0, ends="()")
+    constant("x", value, low=0.0, ends="()")
 
 
 def key(value: Any) -> None:
@@ -49,7 +46,7 @@ def choice(value: Any) -> None:
 
 
 def scheduled(value: Any) -> None:
-    _checks.schedule("x", lambda _: value, 0.0, 2.0)(0)
+    schedule("x", lambda _: value, 0.0, 2.0)(0)
 
 
 ALLOWED: list[tuple[Callable[[Any], None], list[Any]]] = [
@@ -128,32 +125,17 @@ def test_ends_of_a_constant_s_interval() -> None:
     for ends in ("[]", "[)", "(]", "()"):
         for value, end in ((0.5, ends[0]), (2.0, ends[1]), (1.0, "[")):
             if end in "[]":
-                assert _checks.constant("x", value, 0.5, 2.0, ends) == value
+                assert constant("x", value, 0.5, 2.0, ends) == value
                 continue
             allowed = re.escape(f"{ends[0]}0.5, 2{ends[1]}")
             with pytest.raises(ValueError, match=f"x must be a number in {allowed}, got "):
-                _checks.constant("x", value, 0.5, 2.0, ends)
+                constant("x", value, 0.5, 2.0, ends)
     with pytest.raises(ValueError, match="x must be a number > 0, got 0"):
-        _checks.constant("x", 0, 0.0, ends="()")
-
-
-@pytest.mark.parametrize(
-    ("axis_name", "right"), [("a", True), (("a", "b"), True), ("c", False), (("a", "c"), False)]
-)
-def test_what_varies_along_more_axes_varies_along_one(axis_name: Any, right: bool) -> None:
-    mesh = mesh_of(2, 2, 2, names=("a", "b", "c"))
-
-    @partial(jax.shard_map, mesh=mesh, in_specs=P(("a", "b")), out_specs=P(("a", "b")))
-    def check(x: jax.Array) -> jax.Array:
-        _checks.varying("x", {"leaf": x, "zero": jnp.zeros(2)}, axis_name)
-        return x
-
-    with nullcontext() if right else pytest.raises(ValueError, match="x must be the gradient of"):
-        check(jnp.ones(4))
+        constant("x", 0, 0.0, ends="()")
 
 
 def test_a_schedule_of_integers_is_float32() -> None:
-    found = jax.vmap(_checks.schedule("x", lambda count: count))(jnp.arange(3))
+    found = jax.vmap(schedule("x", lambda count: count))(jnp.arange(3))
     assert found.dtype == jnp.float32
     np.testing.assert_array_equal(found, [0, 1, 2])
 

@@ -15,6 +15,7 @@ import optax
 
 from xsam_jax import _checks, _inner_products, _linalg, _placement, _states
 from xsam_jax._gradients import MASKED_NOTE, GradFn, check_dependence, has_masked
+from xsam_jax._hyperparameters import Schedule
 from xsam_jax._xla.branch import computed_if
 from xsam_jax.curvature._hvp import hvp
 
@@ -70,7 +71,7 @@ def sam_init(params: chex.ArrayTree) -> SAMState:
     return SAMState(count=jnp.zeros([], jnp.int32))
 
 
-def sam_ascent(radius: _checks.Schedule) -> Callable[[Ascent, State], tuple[_linalg.Scaled, State]]:
+def sam_ascent(radius: Schedule) -> Callable[[Ascent, State], tuple[_linalg.Scaled, State]]:
     """The perturbation ``rho * g / ||g||`` (Eq. 3)."""
     return lambda step, state: (_linalg.scaled_to(radius(state.count), step.own), state)
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from xsam_jax import _checks, _inner_products, _linalg
+from xsam_jax._hyperparameters import ScalarOrSchedule, nan_with, schedule
 from xsam_jax._trackers.power_iteration import power_iteration
 from xsam_jax._trackers.tracker import Tracker, after_step, check_tracker, pair_of, with_pair
 from xsam_jax._two_gradients import Ascent, Descent, kept, two_gradients
@@ -29,8 +30,8 @@ class EigenSAMState(NamedTuple):
 
 
 def eigen_sam(
-    rho: _checks.ScalarOrSchedule = 0.05,
-    alpha: _checks.ScalarOrSchedule = 0.2,
+    rho: ScalarOrSchedule = 0.05,
+    alpha: ScalarOrSchedule = 0.2,
     *,
     eigenvector: Tracker = power_iteration(every=100),
     axis_name: _checks.AxisName = None,
@@ -72,9 +73,9 @@ def eigen_sam(
       Luo et al., `Explicit Eigenvalue Regularization Improves Sharpness-Aware Minimization
       <https://arxiv.org/abs/2501.12666>`_, 2024.
     """
-    weight = _checks.schedule("alpha", alpha)
+    weight = schedule("alpha", alpha)
     check_tracker(eigenvector, per_device)
-    radius = _checks.nan_with(_checks.schedule("rho", rho), *eigenvector.constants)
+    radius = nan_with(schedule("rho", rho), *eigenvector.constants)
 
     def init(params: chex.ArrayTree) -> EigenSAMState:
         return EigenSAMState(jnp.zeros([], jnp.int32), *eigenvector.init(params))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from xsam_jax import _checks, _linalg
+from xsam_jax._hyperparameters import ScalarOrSchedule, constant, nan_with, schedule
 from xsam_jax._two_gradients import Ascent, two_gradients
 
 
@@ -24,8 +25,8 @@ class FriendlySAMState(NamedTuple):
 
 
 def friendly_sam(
-    rho: _checks.ScalarOrSchedule = 0.05,
-    sigma: _checks.ScalarOrSchedule = 1.0,
+    rho: ScalarOrSchedule = 0.05,
+    sigma: ScalarOrSchedule = 1.0,
     decay: chex.Numeric = 0.9,
     *,
     axis_name: _checks.AxisName = None,
@@ -59,9 +60,9 @@ def friendly_sam(
       Li et al., `Friendly Sharpness-Aware Minimization <https://arxiv.org/abs/2403.12350>`_, 2024.
       The average is taken before the step's own gradient enters it, as in the reference code.
     """
-    decay = _checks.constant("decay", decay, low=0.0, high=1.0)
-    radius = _checks.nan_with(_checks.schedule("rho", rho), decay)
-    share = _checks.schedule("sigma", sigma)
+    decay = constant("decay", decay, low=0.0, high=1.0)
+    radius = nan_with(schedule("rho", rho), decay)
+    share = schedule("sigma", sigma)
 
     def init(params: chex.ArrayTree) -> FriendlySAMState:
         return FriendlySAMState(jnp.zeros([], jnp.int32), _linalg.zeros_like(params))

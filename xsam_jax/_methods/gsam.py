@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import optax
 
 from xsam_jax import _checks, _inner_products, _linalg
+from xsam_jax._hyperparameters import ScalarOrSchedule, schedule
 from xsam_jax._two_gradients import Descent, SAMState, sam_ascent, two_gradients
 
 
 def gsam(
-    rho: _checks.ScalarOrSchedule = 0.05,
-    alpha: _checks.ScalarOrSchedule = 0.4,
+    rho: ScalarOrSchedule = 0.05,
+    alpha: ScalarOrSchedule = 0.4,
     *,
     axis_name: _checks.AxisName = None,
     per_device: bool = False,
@@ -46,8 +47,8 @@ def gsam(
       Zhuang et al., `Surrogate Gap Minimization Improves Sharpness-Aware Training
       <https://arxiv.org/abs/2203.08065>`_, 2022.
     """
-    radius = _checks.schedule("rho", rho)
-    weight = _checks.schedule("alpha", alpha)
+    radius = schedule("rho", rho)
+    weight = schedule("alpha", alpha)
 
     def descent(step: Descent, state: SAMState) -> tuple[chex.ArrayTree, SAMState]:
         g, g_adv = step.grads, step.grads_adv

@@ -4,11 +4,12 @@ import jax.numpy as jnp
 import optax
 
 from xsam_jax import _checks, _linalg
+from xsam_jax._hyperparameters import ScalarOrSchedule, schedule
 from xsam_jax._two_gradients import Ascent, SAMState, sam_ascent, two_gradients
 
 
 def sam(
-    rho: _checks.ScalarOrSchedule = 0.05,
+    rho: ScalarOrSchedule = 0.05,
     *,
     adaptive: bool = False,
     axis_name: _checks.AxisName = None,
@@ -64,7 +65,7 @@ def sam(
       own code adds ``eta = 0.01`` to the size of weights, and leaves other parameters, such as
       biases, unscaled. Here one that is exactly zero is not perturbed.)
     """
-    radius = _checks.schedule("rho", rho)
+    radius = schedule("rho", rho)
     _checks.boolean("adaptive", adaptive)
 
     def adaptive_ascent(step: Ascent, state: SAMState) -> tuple[_linalg.Scaled, SAMState]:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from xsam_jax import _checks, _linalg
+from xsam_jax._hyperparameters import ScalarOrSchedule, constant, nan_with, schedule
 from xsam_jax._two_gradients import Descent, SAMState, kept, sam_ascent, two_gradients
 
 
@@ -25,7 +26,7 @@ class WSAMDecoupledState(NamedTuple):
 
 
 def wsam(
-    rho: _checks.ScalarOrSchedule = 0.05,
+    rho: ScalarOrSchedule = 0.05,
     gamma: chex.Numeric = 0.9,
     *,
     axis_name: _checks.AxisName = None,
@@ -57,7 +58,7 @@ def wsam(
       Yue et al., `Sharpness-Aware Minimization Revisited: Weighted Sharpness as a Regularization
       Term <https://arxiv.org/abs/2305.15817>`_, 2023.
     """
-    radius = _checks.schedule("rho", rho)
+    radius = schedule("rho", rho)
     sharpness = _sharpness_weight(gamma)
 
     def descent(step: Descent, state: SAMState) -> tuple[chex.ArrayTree, SAMState]:
@@ -70,8 +71,8 @@ def wsam(
 
 def wsam_decoupled(
     base: optax.GradientTransformation,
-    learning_rate: _checks.ScalarOrSchedule,
-    rho: _checks.ScalarOrSchedule = 0.05,
+    learning_rate: ScalarOrSchedule,
+    rho: ScalarOrSchedule = 0.05,
     gamma: chex.Numeric = 0.9,
     *,
     axis_name: _checks.AxisName = None,
@@ -113,9 +114,9 @@ def wsam_decoupled(
     """
     _checks.instance("base", base, optax.GradientTransformation, "an optax transformation")
     base = optax.with_extra_args_support(base)
-    rate = _checks.schedule("learning_rate", learning_rate)
+    rate = schedule("learning_rate", learning_rate)
     sharpness = _sharpness_weight(gamma)
-    radius = _checks.nan_with(_checks.schedule("rho", rho), sharpness)
+    radius = nan_with(schedule("rho", rho), sharpness)
 
     def init(params: chex.ArrayTree) -> WSAMDecoupledState:
         # Arrays of their own: one that is donated must occur once.
@@ -141,5 +142,5 @@ def wsam_decoupled(
 
 
 def _sharpness_weight(gamma: chex.Numeric) -> Any:
-    gamma = _checks.constant("gamma", gamma, low=0.0, high=1.0, ends="[)")
+    gamma = constant("gamma", gamma, low=0.0, high=1.0, ends="[)")
     return gamma / (1 - gamma)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from xsam_jax import _checks, _linalg
+from xsam_jax._hyperparameters import ScalarOrSchedule, nan_with, schedule
 from xsam_jax._trackers.power_iteration import power_iteration
 from xsam_jax._trackers.tracker import (
     Tracker,
@@ -43,8 +44,8 @@ class XSAMState(NamedTuple):
 
 
 def xsam(
-    rho: _checks.ScalarOrSchedule = 0.05,
-    alpha: _checks.ScalarOrSchedule = 0.2,
+    rho: ScalarOrSchedule = 0.05,
+    alpha: ScalarOrSchedule = 0.2,
     *,
     eigenvector: Tracker = power_iteration(),
     correction: Literal["signed", "projector"] = "signed",
@@ -111,9 +112,9 @@ def xsam(
       Duan et al., *X-SAM: Boosting Sharpness-Aware Minimization with Dominant-Eigenvector Gradient
       Correction*.
     """
-    strength = _checks.schedule("alpha", alpha, high=2.0)
+    strength = schedule("alpha", alpha, high=2.0)
     check_tracker(eigenvector, per_device)
-    radius = _checks.nan_with(_checks.schedule("rho", rho), *eigenvector.constants)
+    radius = nan_with(schedule("rho", rho), *eigenvector.constants)
     _checks.choice("correction", correction, ("signed", "projector"))
     _checks.boolean("normalize", normalize)
     if not callable(alpha) and not isinstance(alpha, jax.core.Tracer):

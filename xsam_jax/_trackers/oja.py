@@ -3,7 +3,8 @@
 import chex
 import jax.numpy as jnp
 
-from xsam_jax import _checks, _inner_products, _linalg
+from xsam_jax import _inner_products, _linalg
+from xsam_jax._hyperparameters import constant
 from xsam_jax._trackers.tracker import (
     LOST_SHARE,
     Eigenpair,
@@ -55,7 +56,7 @@ def oja(rate: chex.Numeric = 0.3) -> Tracker:
       >>> import xsam_jax
       >>> tx = xsam_jax.xsam(eigenvector=xsam_jax.oja())
     """
-    rate = _checks.constant("rate", rate, low=0.0, ends="()")
+    rate = constant("rate", rate, low=0.0, ends="()")
 
     def after(step: Descent, pair: Eigenpair) -> tuple[Eigenpair, Projection]:
         x, product = free_product(step)

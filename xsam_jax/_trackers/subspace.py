@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from xsam_jax import _checks, _inner_products, _linalg, _sums
+from xsam_jax._hyperparameters import constant
 from xsam_jax._trackers.tracker import (
     LOST_SHARE,
     Eigenpair,
@@ -92,8 +93,8 @@ def subspace(size: int = 4, *, decay: chex.Numeric = 0.98, ridge: chex.Numeric =
       >>> tx = xsam_jax.xsam(eigenvector=xsam_jax.subspace())
     """
     _checks.integer("size", size, low=1)
-    ridge = _checks.constant("ridge", ridge, low=0.0, ends="()")
-    decay = _checks.constant("decay", decay, low=0.0, high=1.0, ends="()")
+    ridge = constant("ridge", ridge, low=0.0, ends="()")
+    decay = constant("decay", decay, low=0.0, high=1.0, ends="()")
 
     def init(params: chex.ArrayTree) -> Eigenpair:
         dtype = _sums.statistics_dtype(params)

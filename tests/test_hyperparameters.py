@@ -12,12 +12,12 @@ import optax
 import pytest
 
 import xsam_jax
-from xsam_jax import _checks
+from xsam_jax import _hyperparameters
 
 
 @pytest.mark.parametrize("low", [0.0, 0.5])
 def test_a_traced_schedule_is_nan_outside_its_interval(low: float) -> None:
-    schedule = _checks.schedule("x", lambda x: x, low, 2.0)
+    schedule = _hyperparameters.schedule("x", lambda x: x, low, 2.0)
     inside = jnp.array([low - 1e-6, low, 1.5, 2.0, 2 + 1e-6])
     outside = jnp.array([low - 1.1e-6, low - 1, 2 + 1.1e-6, 4.0, jnp.inf, -jnp.inf, jnp.nan])
     # What rounding has put beside a bound is the bound, traced or not.
@@ -25,7 +25,7 @@ def test_a_traced_schedule_is_nan_outside_its_interval(low: float) -> None:
     np.testing.assert_array_equal(jax.vmap(schedule)(inside), expected)
     np.testing.assert_array_equal([schedule(x) for x in inside], expected)
     assert jnp.isnan(jax.vmap(schedule)(outside)).all()
-    unbounded = _checks.schedule("x", lambda x: x)
+    unbounded = _hyperparameters.schedule("x", lambda x: x)
     assert jnp.isnan(jax.vmap(unbounded)(jnp.array([jnp.inf, jnp.nan, -0.1]))).all()
 
 
@@ -37,7 +37,7 @@ def test_an_open_end_is_open_and_a_closed_one_forgives_rounding(ends: str, dtype
     beside = np.array([-5e-7, 0.0, 1e-30, 0.5, 1 - 6e-8, 1.0, 1 + 1.2e-7, 1 + 5e-7], dtype)
     outside = [ends[0] == "("] * 2 + [False] * 3 + [ends[1] == ")"] * 3
     expected = np.where(outside, np.nan, np.clip(beside, low, high))
-    constant = lambda x: _checks.constant("x", x, low, high, ends)
+    constant = lambda x: _hyperparameters.constant("x", x, low, high, ends)
     for map_of in (jax.vmap, lambda f: jax.jit(jax.vmap(f))):
         np.testing.assert_array_equal(map_of(constant)(jnp.asarray(beside)), expected)
     for x, out, right in zip(beside, outside, expected, strict=True):
@@ -47,8 +47,8 @@ def test_an_open_end_is_open_and_a_closed_one_forgives_rounding(ends: str, dtype
 
 def test_a_bound_has_the_derivative_of_the_inside() -> None:
     for x in (0.0, 0.5, 2.0):
-        assert jax.grad(lambda x: _checks.schedule("x", x, 0.0, 2.0)(0))(x) == 1
-        assert jax.grad(lambda x: _checks.constant("x", x, 0.0, 2.0))(x) == 1
+        assert jax.grad(lambda x: _hyperparameters.schedule("x", x, 0.0, 2.0)(0))(x) == 1
+        assert jax.grad(lambda x: _hyperparameters.constant("x", x, 0.0, 2.0))(x) == 1
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -68,7 +68,7 @@ def test_an_injected_schedule_that_ends_at_a_bound_by_rounding(compiled: bool) -
 
 @pytest.mark.parametrize("ends", ["[]", "()"])
 def test_a_traced_constant_is_nan_outside_its_interval(ends: str) -> None:
-    constant = lambda x: _checks.constant("x", x, 0.5, 2.0, ends=ends)
+    constant = lambda x: _hyperparameters.constant("x", x, 0.5, 2.0, ends=ends)
     found = jax.vmap(constant)(jnp.array([0.4, 0.6, 2.1, jnp.nan]))
     np.testing.assert_array_equal(jnp.isnan(found), [True, False, True, True])
     # A number of NumPy's would be as precise as itself in what it is multiplied with.
