@@ -104,7 +104,7 @@ def test_what_is_divided_among_devices(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_lanczos(size: int, way: Any) -> None:
     for number in NUMBERS:
-        norms = way(_lanczos.norm)(equal(number, 3, size))
+        norms = way(_lanczos.row_norms)(equal(number, 3, size))
         np.testing.assert_allclose(
             np.asarray(norms, float), float(np.float32(number)) * size**0.5, rtol=FEW_ROUNDINGS
         )

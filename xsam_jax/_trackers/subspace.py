@@ -129,7 +129,7 @@ def subspace(size: int = 4, *, decay: chex.Numeric = 0.98, ridge: chex.Numeric =
         responses, covariance = _linalg.cast_like((responses, covariance), pair.memory[1:])
         memory = SubspaceMemory(tuple(others), responses, covariance)
         # The fit may cancel to zero where curvatures change their sign.
-        usable = (length > 0) & (_norm(seen.metric, basis[:, 0]) > 0)
+        usable = (length > 0) & (_norm_in(seen.metric, basis[:, 0]) > 0)
         new: Eigenpair = _linalg.select(usable, Eigenpair(vector, value, memory), pair)
 
         def projection() -> chex.Array:
@@ -198,28 +198,30 @@ def _filled(metric: chex.Array) -> chex.Array:
     known = jnp.diag(metric)[:size] > 0
     basis = jnp.where(known[None], jnp.eye(size + 1, size, dtype=metric.dtype), 0)
     h = jnp.zeros((size + 1,), metric.dtype).at[size].set(1)
-    rest = _unit(metric, h - basis @ (basis.T @ metric @ h))
+    rest = _unit_in(metric, h - basis @ (basis.T @ metric @ h))
     first_unknown = ~known & (jnp.cumsum(~known) == 1)
     return jnp.where(first_unknown[None], rest[:, None], basis)
 
 
 def _orthonormal(metric: chex.Array, columns: chex.Array) -> chex.Array:
+    """Orthonormal vectors with the span of the columns, one after the other (Gram-Schmidt)."""
     basis = jnp.zeros_like(columns)
     for i in range(columns.shape[1]):
-        vector = _unit(metric, columns[:, i])
+        vector = _unit_in(metric, columns[:, i])
         for _ in range(2):  # twice is enough, however small the rest
-            vector = _unit(metric, vector - basis @ (basis.T @ metric @ vector))
+            vector = _unit_in(metric, vector - basis @ (basis.T @ metric @ vector))
         basis = basis.at[:, i].set(vector)
     return basis
 
 
-def _norm(metric: chex.Array, vector: chex.Array) -> chex.Array:
+def _norm_in(metric: chex.Array, vector: chex.Array) -> chex.Array:
+    """The norm of the vector with these coefficients."""
     return jnp.sqrt(jnp.maximum(vector @ metric @ vector, 0))
 
 
-def _unit(metric: chex.Array, vector: chex.Array) -> chex.Array:
-    """With norm one, or zero where nothing but rounding errors is left of it."""
-    norm = _norm(metric, vector)
+def _unit_in(metric: chex.Array, vector: chex.Array) -> chex.Array:
+    """``vector`` with norm one, or zero where nothing but rounding errors is left of it."""
+    norm = _norm_in(metric, vector)
     # The error of its square is some eps.
     scale = 8 * float(np.finfo(metric.dtype).eps) ** 0.5 * jnp.max(jnp.abs(vector))
     return jnp.where(norm > scale, _linalg.reciprocal(norm), 0) * vector

@@ -11,7 +11,7 @@ from xsam_jax import _checks, _sums
 from xsam_jax._gradients import GradFn
 from xsam_jax._xla.channels_last import compiled_once
 from xsam_jax.curvature._hessian import flat_hessian
-from xsam_jax.curvature._lanczos import eigh, norm, tridiagonalize
+from xsam_jax.curvature._lanczos import eigh, row_norms, tridiagonalize
 
 
 class Eigenpairs(NamedTuple):
@@ -137,6 +137,6 @@ def _top_eigenpairs(
         # Hellmann and Feynman: d value = v.T dH v. The derivative of `eigh` is not a number where
         # any two eigenvalues are equal.
         quotients = jnp.sum((rotation @ symmetric) * rotation, axis=1)
-    residuals = norm(products - values[:, None] * vectors)
+    residuals = row_norms(products - values[:, None] * vectors)
     values += quotients - lax.stop_gradient(quotients)
     return Eigenpairs(values, jax.vmap(hessian.unflatten)(vectors), residuals)

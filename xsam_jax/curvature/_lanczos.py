@@ -1,4 +1,4 @@
-"""Lanczos' tridiagonalisation that survives float32 and a Krylov space smaller than asked."""
+"""Lanczos' tridiagonalisation, in float32 too, and where the Krylov space is smaller than asked."""
 
 from typing import NamedTuple
 
@@ -61,22 +61,22 @@ def tridiagonalize(
         product = hessian.matvec(vector)
         # The first pass takes away ||H||, the second its rounding errors.
         residual = _orthogonal(_orthogonal(product, basis), basis)
-        candidate = _orthogonal(_unit(residual), basis)
+        candidate = _orthogonal(_unit_row(residual), basis)
 
         def replaced() -> chex.Array:
             random = jax.random.normal(jax.random.fold_in(key, i), (size,), dtype)
-            return _orthogonal(_unit(_orthogonal(random, basis)), basis)
+            return _orthogonal(_unit_row(_orthogonal(random, basis)), basis)
 
-        vector = lax.cond(norm(candidate) < 0.7, replaced, lambda: candidate)
+        vector = lax.cond(row_norms(candidate) < 0.7, replaced, lambda: candidate)
         return (
             basis,
             diagonal.at[i].set(_sums.inner_products(basis[i], product)),
-            off_diagonal.at[i].set(norm(residual)),
-            _unit(vector),
+            off_diagonal.at[i].set(row_norms(residual)),
+            _unit_row(vector),
         )
 
     zeros = jnp.zeros((num_matvecs,), dtype)
-    before = jnp.zeros((num_matvecs, size), dtype), zeros, zeros, _unit(start)
+    before = jnp.zeros((num_matvecs, size), dtype), zeros, zeros, _unit_row(start)
     before = _placement.varying_like(before, jax.eval_shape(hessian.matvec, start))
     basis, diagonal, off_diagonal, _ = lax.fori_loop(0, num_matvecs, step, before)
     beside = jnp.diag(off_diagonal[:-1], 1)
@@ -90,7 +90,7 @@ def eigh(matrix: chex.Array) -> tuple[chex.Array, chex.Array]:
     return values, vectors
 
 
-def norm(vectors: chex.Array) -> chex.Array:
+def row_norms(vectors: chex.Array) -> chex.Array:
     """Euclidean norms along the last axis, also of numbers whose squares float32 does not have.
 
     The derivative at a zero vector is 0.
@@ -104,10 +104,10 @@ def _orthogonal(vector: chex.Array, basis: chex.Array) -> chex.Array:
     return vector - _sums.inner_products(basis, vector[None]) @ basis
 
 
-def _unit(vector: chex.Array) -> chex.Array:
+def _unit_row(vector: chex.Array) -> chex.Array:
     """``vector / ||vector||``, also where the norm is out of range, and zero where it is zero."""
     _, scaled = _scaled(vector)
-    length = norm(scaled)
+    length = row_norms(scaled)
     return scaled / jnp.where(length > 0, length, 1)
 
 

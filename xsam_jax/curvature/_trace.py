@@ -13,7 +13,7 @@ from xsam_jax import _checks, _sums
 from xsam_jax._gradients import GradFn
 from xsam_jax._xla.channels_last import compiled_once
 from xsam_jax.curvature._hessian import flat_hessian
-from xsam_jax.curvature._lanczos import norm
+from xsam_jax.curvature._lanczos import row_norms
 
 
 class Estimate(NamedTuple):
@@ -76,7 +76,7 @@ def _trace(grad_fn: GradFn, params: chex.ArrayTree, num_probes: int, key: chex.P
     def probe(probe_key: chex.PRNGKey) -> tuple[chex.Array, chex.Array]:
         signs = sampler(probe_key)[0]
         product = hessian.matvec(signs)
-        return _sums.inner_products(signs, product), norm(product)
+        return _sums.inner_products(signs, product), row_norms(product)
 
     samples, norms = lax.map(probe, jax.random.split(key, num_probes))
     # Signs leave a diagonal Hessian no variance at all, only the rounding of the sums.
@@ -87,5 +87,5 @@ def _trace(grad_fn: GradFn, params: chex.ArrayTree, num_probes: int, key: chex.P
         / num_probes
     )
     value = _sums.along_rows(samples) / num_probes
-    spread = norm(samples - value) / (num_probes * (num_probes - 1)) ** 0.5
-    return Estimate(value, standard_error=norm(jnp.stack([spread, rounding])))
+    spread = row_norms(samples - value) / (num_probes * (num_probes - 1)) ** 0.5
+    return Estimate(value, standard_error=row_norms(jnp.stack([spread, rounding])))
