@@ -7,9 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from xsam_jax import curvature
-from xsam_jax._trackers.tracker import Eigenpair, Tracker, periodic
-from xsam_jax._two_gradients import Ascent
+from xsam_jax import Ascent, Eigenpair, Tracker, curvature, periodic
 
 # Hessian-vector products of a refresh by Lanczos; one more checks the result.
 LANCZOS_MATVECS = 10

@@ -1,22 +1,56 @@
-"""X-SAM and the sharpness-aware methods it is compared with, for JAX."""
+"""X-SAM and the sharpness-aware methods it is compared with, for JAX.
 
-from xsam_jax import curvature as curvature
-from xsam_jax._gradients import masked_grad_fn as masked_grad_fn
-from xsam_jax._gradients import mean_grad_fn as mean_grad_fn
-from xsam_jax._methods.eigen_sam import EigenSAMState as EigenSAMState
-from xsam_jax._methods.eigen_sam import eigen_sam as eigen_sam
-from xsam_jax._methods.friendly_sam import FriendlySAMState as FriendlySAMState
-from xsam_jax._methods.friendly_sam import friendly_sam as friendly_sam
-from xsam_jax._methods.gsam import gsam as gsam
-from xsam_jax._methods.sam import sam as sam
-from xsam_jax._methods.wsam import WSAMDecoupledState as WSAMDecoupledState
-from xsam_jax._methods.wsam import wsam as wsam
-from xsam_jax._methods.wsam import wsam_decoupled as wsam_decoupled
-from xsam_jax._methods.xsam import XSAMState as XSAMState
-from xsam_jax._methods.xsam import xsam as xsam
-from xsam_jax._trackers.oja import oja as oja
-from xsam_jax._trackers.power_iteration import power_iteration as power_iteration
-from xsam_jax._trackers.subspace import SubspaceMemory as SubspaceMemory
-from xsam_jax._trackers.subspace import subspace as subspace
-from xsam_jax._two_gradients import SAMState as SAMState
-from xsam_jax._xla.channels_last import channels_last as channels_last
+Methods are optax transformations that stand before an optimizer: `xsam`, `sam` (with ASAM), `gsam`,
+`wsam`, `wsam_decoupled`, `friendly_sam`, `eigen_sam`. `xsam` and `eigen_sam` follow the Hessian's
+dominant eigenvector by a tracker: `power_iteration`, `oja`, `subspace`, or a `Tracker` of your own.
+`curvature` measures the Hessian.
+"""
+
+from xsam_jax import curvature
+from xsam_jax._gradients import GradFn, masked_grad_fn, mean_grad_fn
+from xsam_jax._hyperparameters import ScalarOrSchedule
+from xsam_jax._methods.eigen_sam import EigenSAMState, eigen_sam
+from xsam_jax._methods.friendly_sam import FriendlySAMState, friendly_sam
+from xsam_jax._methods.gsam import gsam
+from xsam_jax._methods.sam import sam
+from xsam_jax._methods.wsam import WSAMDecoupledState, wsam, wsam_decoupled
+from xsam_jax._methods.xsam import XSAMState, xsam
+from xsam_jax._trackers.oja import oja
+from xsam_jax._trackers.power_iteration import power_iteration
+from xsam_jax._trackers.subspace import SubspaceMemory, subspace
+from xsam_jax._trackers.tracker import Eigenpair, Tracker, free_product, periodic
+from xsam_jax._two_gradients import Ascent, Descent, SAMState
+from xsam_jax._xla.channels_last import channels_last
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Ascent",
+    "Descent",
+    "EigenSAMState",
+    "Eigenpair",
+    "FriendlySAMState",
+    "GradFn",
+    "SAMState",
+    "ScalarOrSchedule",
+    "SubspaceMemory",
+    "Tracker",
+    "WSAMDecoupledState",
+    "XSAMState",
+    "channels_last",
+    "curvature",
+    "eigen_sam",
+    "free_product",
+    "friendly_sam",
+    "gsam",
+    "masked_grad_fn",
+    "mean_grad_fn",
+    "oja",
+    "periodic",
+    "power_iteration",
+    "sam",
+    "subspace",
+    "wsam",
+    "wsam_decoupled",
+    "xsam",
+]

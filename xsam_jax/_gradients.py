@@ -1,5 +1,7 @@
 """Gradient functions: of many batches, of a part of the parameters, and those that ignore it."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Callable
 from typing import Any, TypeAlias

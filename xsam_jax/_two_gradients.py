@@ -5,7 +5,8 @@ from the gradient at the perturbed parameters to the direction that the base opt
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import chex
@@ -34,25 +35,45 @@ State = TypeVar("State", bound=tuple[Any, ...])
 
 
 class Ascent(NamedTuple):
-    """What a method knows before the perturbation."""
+    """What is known of a step before its perturbation: to a method, and to `Tracker.before`.
+
+    Attributes:
+      grads: the mini-batch's gradient at ``params``, averaged over the devices of ``axis_name``.
+      own: the gradient to perturb with: ``grads``, or with ``per_device=True`` this device's.
+      params: the parameters.
+      hvp: ``(w, v) -> H(w) v``, the Hessian-vector product of the mini-batch, or of
+        ``curvature_grad_fn`` where the caller gives that. `curvature.hvp` says more of it.
+      refresh: whether the caller of ``update`` wants a new eigenvector; None leaves it to the
+        tracker.
+    """
 
     grads: chex.ArrayTree
-    own: chex.ArrayTree  # the gradient to perturb with: grads, or this device's
+    own: chex.ArrayTree
     params: chex.ArrayTree
-    hvp: Callable[[chex.ArrayTree, chex.ArrayTree], chex.ArrayTree]  # w, v -> H(w) v
-    refresh: bool | None = None  # of the eigenvector, by the caller's choice; None: the tracker's
+    hvp: Callable[[chex.ArrayTree, chex.ArrayTree], chex.ArrayTree]
+    refresh: bool | None = None
 
 
 class Descent(NamedTuple):
-    """What a method knows after it."""
+    """What is known of a step after its perturbation: to a method, and to `Tracker.after`.
+
+    Attributes:
+      grads: the gradient at ``params``.
+      grads_adv: the gradient at ``params + perturbation``.
+      perturbation: as ``(scale, tree)``, not multiplied out.
+      params: the parameters.
+      extra_args: what else ``update`` was given.
+      finite: whether the norms of both gradients are finite, bool[].
+      before: the method's state before the step.
+    """
 
     grads: chex.ArrayTree
-    grads_adv: chex.ArrayTree  # gradient at params + perturbation
-    perturbation: _linalg.Scaled
+    grads_adv: chex.ArrayTree
+    perturbation: tuple[chex.Array, chex.ArrayTree]
     params: chex.ArrayTree
-    extra_args: dict[str, Any]
-    finite: chex.Array  # whether the norms of both gradients are finite, bool[]
-    before: Any  # state before the step
+    extra_args: Mapping[str, Any] = MappingProxyType({})
+    finite: chex.Array | bool = True
+    before: Any = None
 
 
 class SAMState(NamedTuple):

@@ -13,7 +13,7 @@ from jax import lax
 import xsam_jax
 from experiments.errors import UserError
 from experiments.speed.workloads import Workload
-from xsam_jax._gradients import GradFn
+from xsam_jax import GradFn
 
 BASELINE = "optax.contrib.sam"
 REFRESH, BETWEEN = "xsam, q=5, refresh", "xsam, q=5, between"

@@ -19,8 +19,7 @@ from experiments.tracking.watchers import (
     on_vector,
     unit,
 )
-from xsam_jax import oja, power_iteration, subspace
-from xsam_jax._trackers.tracker import Eigenpair, Tracker
+from xsam_jax import Eigenpair, Tracker, oja, power_iteration, subspace
 
 Array = jax.Array
 

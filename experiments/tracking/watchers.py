@@ -7,9 +7,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from xsam_jax._linalg import Scaled
-from xsam_jax._trackers.tracker import Eigenpair, Tracker
-from xsam_jax._two_gradients import Ascent, Descent
+from xsam_jax import Ascent, Descent, Eigenpair, Tracker
 
 Array = jax.Array
 Family = Literal["authors", "products", "shared", "part", "free"]
@@ -105,8 +103,7 @@ def from_library(
         product = s.product_in_evaluation if evaluation else partial(_of_part, s, part)
         ascent = Ascent(s.grads, s.grads, s.w, product)
         pair = tracker.before(ascent, pair, s.step)
-        perturbation = Scaled(jnp.ones(()), s.perturbation)
-        descent = Descent(s.grads, s.grads_adv, perturbation, s.w, {}, jnp.bool_(True), pair)
+        descent = Descent(s.grads, s.grads_adv, (jnp.ones(()), s.perturbation), s.w)
         return tracker.after(descent, pair)[0]
 
     return Watcher(title, family, cost, tracker.init, update, lambda pair: pair.vector, label)

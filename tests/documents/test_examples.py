@@ -8,7 +8,7 @@ import pytest
 
 from tests.documents.text import ROOT
 
-PAGES = ("methods", "curvature", "recipes")
+PAGES = ("methods", "curvature", "recipes", "trackers")
 BLOCKS = {
     f"{file.stem} {i}": block
     for file in (ROOT / "README.md", *(ROOT / "docs" / f"{page}.md" for page in PAGES))

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.controls import lanczos, random_vector
-from xsam_jax import xsam
-from xsam_jax._trackers.tracker import Tracker
+from xsam_jax import Tracker, xsam
 
 EIGENVALUES = jnp.array([-9.0, 0.1, 0.5, 1.0, 2.0, 7.0])
 W = {"a": jnp.arange(1.0, 4.0), "b": jnp.arange(4.0, 7.0)}

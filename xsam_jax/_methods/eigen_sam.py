@@ -1,12 +1,15 @@
 """Eigen-SAM."""
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import chex
 import jax.numpy as jnp
 import optax
 
-from xsam_jax import _checks, _inner_products, _linalg
+from xsam_jax import _inner_products, _linalg
+from xsam_jax._checks import AxisName
 from xsam_jax._hyperparameters import ScalarOrSchedule, nan_with, schedule
 from xsam_jax._trackers.power_iteration import power_iteration
 from xsam_jax._trackers.tracker import Tracker, after_step, check_tracker, pair_of, with_pair
@@ -34,7 +37,7 @@ def eigen_sam(
     alpha: ScalarOrSchedule = 0.2,
     *,
     eigenvector: Tracker = power_iteration(every=100),
-    axis_name: _checks.AxisName = None,
+    axis_name: AxisName = None,
     per_device: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """Eigen-SAM: SAM whose perturbation leans towards the dominant eigenvector.

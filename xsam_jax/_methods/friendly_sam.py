@@ -1,12 +1,15 @@
 """F-SAM, friendly SAM."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import chex
 import jax.numpy as jnp
 import optax
 
-from xsam_jax import _checks, _linalg
+from xsam_jax import _linalg
+from xsam_jax._checks import AxisName
 from xsam_jax._hyperparameters import ScalarOrSchedule, constant, nan_with, schedule
 from xsam_jax._two_gradients import Ascent, two_gradients
 
@@ -29,7 +32,7 @@ def friendly_sam(
     sigma: ScalarOrSchedule = 1.0,
     decay: chex.Numeric = 0.9,
     *,
-    axis_name: _checks.AxisName = None,
+    axis_name: AxisName = None,
     per_device: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """F-SAM: SAM perturbed along the mini-batch's own noise, without the full gradient.

@@ -1,10 +1,13 @@
 """GSAM."""
 
+from __future__ import annotations
+
 import chex
 import jax.numpy as jnp
 import optax
 
-from xsam_jax import _checks, _inner_products, _linalg
+from xsam_jax import _inner_products, _linalg
+from xsam_jax._checks import AxisName
 from xsam_jax._hyperparameters import ScalarOrSchedule, schedule
 from xsam_jax._two_gradients import Descent, SAMState, sam_ascent, two_gradients
 
@@ -13,7 +16,7 @@ def gsam(
     rho: ScalarOrSchedule = 0.05,
     alpha: ScalarOrSchedule = 0.4,
     *,
-    axis_name: _checks.AxisName = None,
+    axis_name: AxisName = None,
     per_device: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """GSAM: lessens the perturbed loss and the surrogate gap between it and the loss.

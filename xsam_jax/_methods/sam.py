@@ -1,9 +1,12 @@
 """SAM and ASAM."""
 
+from __future__ import annotations
+
 import jax.numpy as jnp
 import optax
 
 from xsam_jax import _checks, _linalg
+from xsam_jax._checks import AxisName
 from xsam_jax._hyperparameters import ScalarOrSchedule, schedule
 from xsam_jax._two_gradients import Ascent, SAMState, sam_ascent, two_gradients
 
@@ -12,7 +15,7 @@ def sam(
     rho: ScalarOrSchedule = 0.05,
     *,
     adaptive: bool = False,
-    axis_name: _checks.AxisName = None,
+    axis_name: AxisName = None,
     per_device: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """Sharpness-Aware Minimization: the gradient at the worst point of a ball around the weights.

@@ -1,5 +1,7 @@
 """WSAM, coupled with the base optimizer and decoupled from it."""
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import chex
@@ -7,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from xsam_jax import _checks, _linalg
+from xsam_jax._checks import AxisName
 from xsam_jax._hyperparameters import ScalarOrSchedule, constant, nan_with, schedule
 from xsam_jax._two_gradients import Descent, SAMState, kept, sam_ascent, two_gradients
 
@@ -29,7 +32,7 @@ def wsam(
     rho: ScalarOrSchedule = 0.05,
     gamma: chex.Numeric = 0.9,
     *,
-    axis_name: _checks.AxisName = None,
+    axis_name: AxisName = None,
     per_device: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """WSAM: the loss plus a weighted sharpness, the rise of the loss within the ball.
@@ -75,7 +78,7 @@ def wsam_decoupled(
     rho: ScalarOrSchedule = 0.05,
     gamma: chex.Numeric = 0.9,
     *,
-    axis_name: _checks.AxisName = None,
+    axis_name: AxisName = None,
     per_device: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """WSAM whose sharpness term is a plain gradient step beside the base optimizer.

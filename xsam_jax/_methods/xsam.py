@@ -1,5 +1,7 @@
 """X-SAM."""
 
+from __future__ import annotations
+
 import warnings
 from typing import Any, Literal, NamedTuple
 
@@ -9,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from xsam_jax import _checks, _linalg
+from xsam_jax._checks import AxisName
 from xsam_jax._hyperparameters import ScalarOrSchedule, nan_with, schedule
 from xsam_jax._trackers.power_iteration import power_iteration
 from xsam_jax._trackers.tracker import (
@@ -50,7 +53,7 @@ def xsam(
     eigenvector: Tracker = power_iteration(),
     correction: Literal["signed", "projector"] = "signed",
     normalize: bool = True,
-    axis_name: _checks.AxisName = None,
+    axis_name: AxisName = None,
     per_device: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """X-SAM: SAM's gradient, normalised, and corrected along the Hessian's dominant eigenvector.

@@ -1,5 +1,7 @@
 """Oja's rule on the two gradients that SAM computes anyway."""
 
+from __future__ import annotations
+
 import chex
 import jax.numpy as jnp
 
@@ -11,7 +13,6 @@ from xsam_jax._trackers.tracker import (
     Projection,
     Tracker,
     free_product,
-    from_gradients,
 )
 from xsam_jax._two_gradients import Descent
 
@@ -89,4 +90,4 @@ def oja(rate: chex.Numeric = 0.3) -> Tracker:
 
         return pair._replace(vector=vector, value=value), projection
 
-    return from_gradients(after, rate)
+    return Tracker(after=after, free=True, constants=(rate,), name=f"oja(rate={rate})")

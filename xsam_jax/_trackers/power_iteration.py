@@ -1,5 +1,7 @@
 """Power iteration on Hessian-vector products."""
 
+from __future__ import annotations
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -57,7 +59,6 @@ def power_iteration(
       >>> tracker = xsam_jax.power_iteration(every=20, iters=1)
       >>> tx = xsam_jax.xsam(eigenvector=tracker)
     """
-    _checks.integer("every", every, low=1, high=2**31 - 1)  # what the step count can reach
     _checks.integer("iters", iters, low=1)
     _checks.boolean("warm_start", warm_start)
     if not isinstance(seed, jax.core.Tracer):
@@ -124,4 +125,7 @@ def power_iteration(
         # Zero or not a number once a product was: `periodic` drops it.
         return pair._replace(vector=vector, value=value)
 
-    return periodic(every, refresh)
+    name = f"every={every}, iters={iters}, warm_start={warm_start}"
+    name += "" if start is None else ", start=..."
+    name += "" if isinstance(seed, int) and seed == 0 else f", seed={seed}"
+    return periodic(every, refresh)._replace(name=f"power_iteration({name})")

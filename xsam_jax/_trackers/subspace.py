@@ -1,5 +1,7 @@
 """Rayleigh-Ritz in a subspace that recursive least squares keep near the leading eigenvectors."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import chex
@@ -15,7 +17,6 @@ from xsam_jax._trackers.tracker import (
     Projection,
     Tracker,
     free_product,
-    from_gradients,
     unknown,
 )
 from xsam_jax._two_gradients import Descent
@@ -138,7 +139,8 @@ def subspace(size: int = 4, *, decay: chex.Numeric = 0.98, ridge: chex.Numeric =
 
         return new, projection
 
-    return from_gradients(after, ridge, decay, init=init)
+    name = f"subspace(size={size}, decay={decay}, ridge={ridge})"
+    return Tracker(after=after, init=init, free=True, constants=(ridge, decay), name=name)
 
 
 class _Seen(NamedTuple):

@@ -1,4 +1,6 @@
-"""Trackers of the Hessian's dominant eigenvector, which `xsam` and `eigen_sam` share."""
+"""What a tracker of the Hessian's dominant eigenvector is, for `xsam` and `eigen_sam`."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -22,8 +24,8 @@ class Eigenpair(NamedTuple):
       vector: tree like the parameters, of norm one, or zero while nothing is known; float32, or
         float64 for float64 parameters.
       value: the eigenvalue, float32[].
-      memory: what else the tracker keeps from step to step: `power_iteration` the step count from
-        which the next refresh is due, int32[], `subspace` its basis, `oja` nothing.
+      memory: what else the tracker keeps from step to step, a pytree: `power_iteration` the step
+        count from which the next refresh is due, int32[], `subspace` its basis, `oja` nothing.
     """
 
     vector: chex.ArrayTree
@@ -47,47 +49,93 @@ def with_pair(state: Any, pair: Eigenpair) -> Any:
     return state._replace(eigenvector=vector, eigenvalue=value, memory=memory)
 
 
+Before = Callable[[Ascent, Eigenpair, chex.Array], Eigenpair]
 Projection = Callable[[], chex.Array]
-After = Callable[[Descent, Eigenpair], tuple[Eigenpair, Projection]]
+After = Callable[[Descent, Eigenpair], tuple[Eigenpair, Projection | None]]
+
+
+def _kept_before(step: Ascent, pair: Eigenpair, count: chex.Array) -> Eigenpair:
+    del step, count
+    return pair
+
+
+def _kept_after(step: Descent, pair: Eigenpair) -> tuple[Eigenpair, None]:
+    del step
+    return pair, None
 
 
 class Tracker(NamedTuple):
     """A way to follow the dominant eigenvector through training.
 
+    In each step a method calls ``before``, perturbs, takes the second gradient, calls ``after``,
+    and corrects its direction by the vector it has then. Both are pure functions, and keep the
+    pair's structure, shapes and dtypes. ``docs/trackers.md`` writes two.
+
     Attributes:
-      before: ``(Ascent, pair, count) -> pair``, with Hessian-vector products at the parameters.
-      after: ``(Descent, pair) -> (pair, projection)``, from the step's two gradients. The
-        projection is a function that gives ``<g_adv, v>`` on the new vector, which a tracker may
-        know without a pass over it, or on the old one where the new value is not finite.
-      init: parameters -> pair before the first step.
-      free: whether its product is that of the two gradients, `free_product`.
+      before: ``(Ascent, pair, count) -> pair``, with Hessian-vector products at the parameters;
+        ``count`` is that of the steps before, int32[]. By default the pair stays.
+      after: ``(Descent, pair) -> (pair, projection)``, from the step's two gradients. By default
+        the pair stays. A pair whose value is not finite is dropped for the one before the step. The
+        projection is None, or a function that gives ``<g_adv, v>`` on the new vector, which a
+        tracker may know without a pass over it, or on the old one where the new one is dropped.
+      init: parameters -> pair before the first step. By default its vector is zero, which corrects
+        nothing, and it has no memory.
+      free: whether it takes `free_product`. It is refused with ``per_device=True`` then.
       constants: its hyperparameters. Where a traced one is NaN, being out of its range, the
         method's radius is NaN too.
+      name: what its `repr` is.
+
+    Example:
+      >>> import xsam_jax
+      >>> xsam_jax.xsam(eigenvector=xsam_jax.Tracker())  # no vector: normalised SAM
+      GradientTransformationExtraArgs(...)
     """
 
-    before: Callable[[Ascent, Eigenpair, chex.Array], Eigenpair]
-    after: After
+    before: Before = _kept_before
+    after: After = _kept_after
     init: Callable[[chex.ArrayTree], Eigenpair] = unknown
     free: bool = False
     constants: tuple[Any, ...] = ()
+    name: str = "Tracker(...)"
+
+    def __repr__(self) -> str:
+        """The call that made it."""
+        return self.name
 
 
 def check_tracker(tracker: Any, per_device: bool) -> None:
     """Raises unless a method that is given a tracker can use it."""
-    allowed = "power_iteration(), oja() or subspace()"
+    allowed = "power_iteration(), oja(), subspace() or another Tracker"
     _checks.instance("eigenvector", tracker, Tracker, allowed)
     _checks.boolean("per_device", per_device)
     if per_device and tracker.free:
         raise ValueError(
-            "eigenvector must be power_iteration() with per_device=True: oja() and subspace() take "
-            "the Hessian product of one perturbation, and each device has another"
+            "eigenvector must be power_iteration() with per_device=True: trackers such as oja() "
+            "and subspace() take the Hessian product of one perturbation, and each device has "
+            f"another, got {tracker!r}"
         )
 
 
 def free_product(step: Descent) -> tuple[_linalg.Scaled, chex.ArrayTree]:
-    """SAM's own Hessian product: ``x = e / ||e||`` and ``(g_adv - g) / ||e||``.
+    """The Hessian product that SAM's two gradients give: ``x = e / ||e||`` and ``Hx``.
 
-    The second is ``Hx`` up to ``O(||e||)``; both are zero where ``e`` is.
+    ``Hx`` is ``(g_adv - g) / ||e||``, right up to ``O(||e||)``. Both are zero where ``e`` is.
+
+    Args:
+      step: what `Tracker.after` is given.
+
+    Returns:
+      ``x`` as ``(scale, tree)``, not multiplied out, and ``Hx``; trees like the parameters, float32
+      or float64.
+
+    Example:
+      >>> import jax.numpy as jnp, xsam_jax
+      >>> curvatures = jnp.array([1.0, 3.0])
+      >>> w, e = jnp.array([1.0, 1.0]), jnp.array([0.0, 2.0])
+      >>> step = xsam_jax.Descent(curvatures * w, curvatures * (w + e), (jnp.ones(()), e), w)
+      >>> (scale, tree), product = xsam_jax.free_product(step)
+      >>> scale * tree, product
+      (Array([0., 1.], dtype=float32), Array([0., 3.], dtype=float32))
     """
     scale, tree = step.perturbation
     inverse = _linalg.reciprocal(scale * _linalg.norm(tree))
@@ -95,21 +143,9 @@ def free_product(step: Descent) -> tuple[_linalg.Scaled, chex.ArrayTree]:
     return _linalg.Scaled(inverse * scale, tree), product
 
 
-def from_gradients(
-    after: After, *constants: Any, init: Callable[[chex.ArrayTree], Eigenpair] = unknown
-) -> Tracker:
-    """A tracker that takes no Hessian-vector product."""
-
-    def before(step: Ascent, pair: Eigenpair, count: chex.Array) -> Eigenpair:
-        del step, count
-        return pair
-
-    return Tracker(before, after, init, free=True, constants=constants)
-
-
 def after_step(
     tracker: Tracker, step: Descent, pair: Eigenpair
-) -> tuple[Descent, Eigenpair, Projection]:
+) -> tuple[Descent, Eigenpair, Projection | None]:
     """What `Tracker.after` gives, and the step.
 
     A step is taken for not finite also where the tracker's inner products overflow, as they do
@@ -119,7 +155,7 @@ def after_step(
     return step._replace(finite=step.finite & jnp.isfinite(pair.value)), pair, projection
 
 
-def projected(step: Descent, v: chex.ArrayTree, projection: Projection) -> chex.Array:
+def projected(step: Descent, v: chex.ArrayTree, projection: Projection | None) -> chex.Array:
     """``<g_adv, v>`` on the step's vector, as the tracker knows it or by a pass over it.
 
     A GPU is faster where nothing has to wait for the vector. XLA:CPU would compute it in every
@@ -129,13 +165,13 @@ def projected(step: Descent, v: chex.ArrayTree, projection: Projection) -> chex.
     def passed_over() -> chex.Array:
         return _inner_products.vdot(step.grads_adv, v)
 
-    if not _placement.compiling():
+    if projection is None or not _placement.compiling():
         return passed_over()
     found: chex.Array = lax.platform_dependent(cpu=passed_over, default=projection)
     return found
 
 
-def periodic(every: int, refresh: Callable[[Ascent, Eigenpair, chex.Array], Eigenpair]) -> Tracker:
+def periodic(every: int, refresh: Before) -> Tracker:
     """A tracker that refreshes the pair in steps 1, ``every + 1``, ... and keeps it in between.
 
     A refresh that gives a zero vector, or what is not finite, is dropped. One that falls on a step
@@ -144,12 +180,25 @@ def periodic(every: int, refresh: Callable[[Ascent, Eigenpair, chex.Array], Eige
     up for. The step count ends at 2**31 - 1: from then on no refresh is due.
 
     Args:
-      every: steps from one refresh to the next, >= 1.
-      refresh: ``(Ascent, pair, count) -> pair``.
+      every: steps from one refresh to the next, in [1, 2**31 - 1].
+      refresh: ``(Ascent, pair, count) -> pair``, a pure function; ``count`` is that of the steps
+        before, int32[]. The new vector has norm one, and the memory stays as it is.
 
     Returns:
       A tracker. Its memory is the step count from which the next refresh is due, int32[].
+
+    Raises:
+      TypeError, ValueError: ``every`` is out of its range, or ``refresh`` is not a function.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, xsam_jax
+      >>> def refresh(step, pair, count):  # the gradient's direction, and the curvature along it
+      ...     v = optax.tree.scale(1 / optax.tree.norm(step.grads), step.grads)
+      ...     return pair._replace(vector=v, value=optax.tree.vdot(v, step.hvp(step.params, v)))
+      >>> tx = xsam_jax.xsam(eigenvector=xsam_jax.periodic(10, refresh))
     """
+    _checks.integer("every", every, low=1, high=_LAST)
+    _checks.function("refresh", refresh, "(Ascent, pair, count) -> pair")
 
     def init(params: chex.ArrayTree) -> Eigenpair:
         return unknown(params)._replace(memory=jnp.zeros([], jnp.int32))
@@ -186,4 +235,4 @@ def periodic(every: int, refresh: Callable[[Ascent, Eigenpair, chex.Array], Eige
     def after(step: Descent, pair: Eigenpair) -> tuple[Eigenpair, Projection]:
         return pair, lambda: _inner_products.vdot(step.grads_adv, pair.vector)
 
-    return Tracker(before, after, init)
+    return Tracker(before, after, init, name=f"periodic(every={every}, ...)")

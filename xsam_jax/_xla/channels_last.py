@@ -3,6 +3,8 @@
 A function is traced, and its equations are evaluated again with another convolution.
 """
 
+from __future__ import annotations
+
 import contextlib
 import functools
 import weakref

@@ -8,11 +8,19 @@ computation. There each *derivative* of them compiles anew, and JAX keeps what i
 `jax.clear_caches`.
 """
 
-from xsam_jax.curvature._angle import angle as angle
-from xsam_jax.curvature._eigenpairs import Eigenpairs as Eigenpairs
-from xsam_jax.curvature._eigenpairs import top_eigenpairs as top_eigenpairs
-from xsam_jax.curvature._hvp import hvp as hvp
-from xsam_jax.curvature._spectral_density import Density as Density
-from xsam_jax.curvature._spectral_density import spectral_density as spectral_density
-from xsam_jax.curvature._trace import Estimate as Estimate
-from xsam_jax.curvature._trace import trace as trace
+from xsam_jax.curvature._angle import angle
+from xsam_jax.curvature._eigenpairs import Eigenpairs, top_eigenpairs
+from xsam_jax.curvature._hvp import hvp
+from xsam_jax.curvature._spectral_density import Density, spectral_density
+from xsam_jax.curvature._trace import Estimate, trace
+
+__all__ = [
+    "Density",
+    "Eigenpairs",
+    "Estimate",
+    "angle",
+    "hvp",
+    "spectral_density",
+    "top_eigenpairs",
+    "trace",
+]

@@ -1,5 +1,7 @@
 """Angle between a gradient and an eigenvector."""
 
+from __future__ import annotations
+
 import chex
 import jax
 import jax.numpy as jnp

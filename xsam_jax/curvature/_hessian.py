@@ -1,5 +1,7 @@
 """The Hessian of a gradient function as a symmetric matrix on flat vectors."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -38,7 +40,7 @@ class FlatHessian(NamedTuple):
         """The Hessian times ``vector``."""
         return self.product(vector, *self.constants)
 
-    def fixed(self) -> "FlatHessian":
+    def fixed(self) -> FlatHessian:
         """The same Hessian as a constant of differentiation."""
         return self._replace(constants=lax.stop_gradient(self.constants))
 

@@ -1,5 +1,7 @@
 """Hessian-vector products."""
 
+from __future__ import annotations
+
 import chex
 import jax
 from jax.extend.core.primitives import custom_lin_p

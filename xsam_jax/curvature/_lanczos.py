@@ -1,5 +1,7 @@
 """Lanczos' tridiagonalisation, in float32 too, and where the Krylov space is smaller than asked."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import chex

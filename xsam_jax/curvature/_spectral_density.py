@@ -1,5 +1,7 @@
 """Density of the Hessian's eigenvalues."""
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import chex

@@ -1,5 +1,7 @@
 """Trace of the Hessian."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import chex
