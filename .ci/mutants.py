@@ -69,6 +69,11 @@ class Mutant(NamedTuple):
     source: str
 
 
+def file_of(module: str) -> Path:
+    """Where ``_methods.sam`` stands."""
+    return ROOT.joinpath("xsam_jax", *module.split(".")).with_suffix(".py")
+
+
 def mutants(path: Path) -> Iterator[Mutant]:
     """All mutants of a file that compile and whose operator is not left out."""
     source = path.read_text()
@@ -166,7 +171,7 @@ def ranked(killers: Counter[tuple[int, str]], line: int) -> list[str]:
 
 def run(module: str, tests: list[str], again: bool, share: float) -> None:
     """Judges the mutants of a module that were not judged before; ``again``: and the survivors."""
-    path = ROOT / "xsam_jax" / f"{module}.py"
+    path = file_of(module)
     results = RUNS / f"{module}.jsonl"
     lines = results.read_text().splitlines() if results.exists() else []
     known = [json.loads(line) for line in lines]
@@ -196,7 +201,7 @@ def run(module: str, tests: list[str], again: bool, share: float) -> None:
 
 def check(module: str, tests: list[str]) -> None:
     """Raises unless the unmutated module passes."""
-    path = ROOT / "xsam_jax" / f"{module}.py"
+    path = file_of(module)
     outcome, test, seconds = judge(path, None, tests, [])
     if outcome != "survived":
         raise RuntimeError(f"the unmutated {module} is {outcome} by {test}")
@@ -214,7 +219,7 @@ def main() -> None:
     RUNS.mkdir(parents=True, exist_ok=True)
     for module in given.modules:
         if given.count:
-            print(module, sum(1 for _ in mutants(ROOT / "xsam_jax" / f"{module}.py")))
+            print(module, sum(1 for _ in mutants(file_of(module))))
             continue
         tests = shlex.split(" ".join(CONFIG["tests"][module].split()))
         check(module, tests)
