@@ -1,4 +1,4 @@
-"""Gradient functions: of many batches, of a part of the parameters, and those that ignore it."""
+"""Gradient functions: of many batches, of a part of the parameters, and of none by mistake."""
 
 from __future__ import annotations
 

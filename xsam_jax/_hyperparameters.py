@@ -22,7 +22,7 @@ _TOLERANCE = 1e-6
 def schedule(
     name: str, value: ScalarOrSchedule, low: float = 0.0, high: float = math.inf
 ) -> Schedule:
-    """A checked hyperparameter as a function of the step count, checked at each step too.
+    """Makes a hyperparameter a function of the step count, checked now and in each step.
 
     What is only known when the step runs cannot raise: out of range it becomes NaN, and with it the
     step's direction. What rounding has put beside a bound is the bound.
@@ -45,7 +45,7 @@ def schedule(
 
 
 def constant(name: str, value: Any, low: float, high: float = math.inf, ends: str = "[]") -> Any:
-    """A checked hyperparameter that is no schedule, as a Python number or as the traced one it is.
+    """Checks a hyperparameter that is no schedule; returns a Python number or the traced one it is.
 
     Out of range a traced one becomes NaN, as in `schedule`, and so it does at an open end.
     """
@@ -57,7 +57,7 @@ def constant(name: str, value: Any, low: float, high: float = math.inf, ends: st
 
 
 def nan_with(schedule: Schedule, *constants: Any) -> Schedule:
-    """``schedule``, and NaN where one of some `constant` is: a traced one that is out of range."""
+    """Makes a schedule NaN where one of the `constant` hyperparameters is, being out of range."""
     traced = [value for value in constants if isinstance(value, jax.core.Tracer)]
     if not traced:
         return schedule
@@ -70,12 +70,12 @@ def nan_with(schedule: Schedule, *constants: Any) -> Schedule:
 
 
 def _tolerance(value: Any) -> float:
-    """For what a schedule may have computed before: `optax.inject_hyperparams` gives arrays."""
+    """What rounding may add: `optax.inject_hyperparams` computes arrays by a schedule."""
     return _TOLERANCE if isinstance(value, jax.Array) else 0.0
 
 
 def _or_nan(value: chex.Array, low: float, high: float, ends: str = "[]") -> chex.Array:
-    """``value`` in the interval, at a closed end that it misses by rounding, or NaN."""
+    """Moves a number to a closed end that it misses by rounding; beyond it is NaN."""
     if not jnp.issubdtype(value.dtype, jnp.floating):
         value = value.astype(jnp.float32)
     above = value > low if ends[0] == "(" else value >= low - _TOLERANCE

@@ -37,7 +37,7 @@ def vdots(*pairs: tuple[chex.ArrayTree, chex.ArrayTree]) -> chex.Array:
 
 
 def gram(*trees: chex.ArrayTree) -> chex.Array:
-    """All inner products of some trees, [len(trees), len(trees)] of the statistics' dtype."""
+    """Inner products of each tree with each, [len(trees), len(trees)] of the statistics' dtype."""
     rows, columns = np.triu_indices(len(trees))
     upper = vdots(*((trees[i], trees[j]) for i, j in zip(rows, columns, strict=True)))
     place = np.zeros((len(trees), len(trees)), int)
@@ -46,7 +46,7 @@ def gram(*trees: chex.ArrayTree) -> chex.Array:
 
 
 def _in_blocks(*pairs: tuple[chex.ArrayTree, chex.ArrayTree]) -> chex.Array:
-    """`vdots` by sums of few numbers each."""
+    """`vdots` as CPUs compute it well: by sums of few numbers each."""
 
     def sums(x: chex.Array, y: chex.Array, devices: int) -> chex.Array:
         if devices > 1:
@@ -58,7 +58,7 @@ def _in_blocks(*pairs: tuple[chex.ArrayTree, chex.ArrayTree]) -> chex.Array:
 
 
 def _by_rows(*pairs: tuple[chex.ArrayTree, chex.ArrayTree]) -> chex.Array:
-    """`vdots` by one sum of every row, and one of all rows.
+    """`vdots` as GPUs compute it well: one sum for every row, and one of all rows.
 
     A GPU needs two kernels for the sum of a whole array: the second is one for all leaves.
     """
@@ -79,7 +79,7 @@ def _terms(
     pairs: tuple[tuple[chex.ArrayTree, chex.ArrayTree], ...],
     sums: Callable[[chex.Array, chex.Array, int], chex.Array],
 ) -> chex.Array:
-    """Terms of inner products, [len(pairs), many] of the statistics' dtype.
+    """Numbers whose sums are the inner products, [len(pairs), many] of the statistics' dtype.
 
     Args:
       pairs: of like trees.

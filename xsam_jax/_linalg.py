@@ -1,8 +1,4 @@
-"""Norms and linear combinations of parameter trees.
-
-Statistics accumulate in float32, or in float64 where a leaf is float64, whatever the dtype of the
-parameters: bfloat16 keeps eight bits, so the norm of a million of its numbers has none left.
-"""
+"""Norms and linear combinations of parameter trees."""
 
 import functools
 import operator
@@ -19,19 +15,19 @@ from xsam_jax._sums import statistics_dtype
 
 
 class Scaled(NamedTuple):
-    """``scale * tree``, not multiplied out: inner products with it need no copy of the tree."""
+    """A tree times a number, not multiplied out: inner products with it need no copy."""
 
     scale: chex.Array
     tree: chex.ArrayTree
 
 
 def cast(tree: chex.ArrayTree, dtype: Any) -> chex.ArrayTree:
-    """Every leaf as ``dtype``."""
+    """Casts every leaf to ``dtype``."""
     return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
 
 
 def cast_like(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
-    """Every leaf with the dtype of its counterpart in ``like``."""
+    """Casts every leaf to the dtype of its counterpart in ``like``."""
     return jax.tree.map(lambda leaf, target: leaf.astype(jnp.result_type(target)), tree, like)
 
 
@@ -116,7 +112,7 @@ def select(
 
 
 def unit_at_any_scale(tree: chex.ArrayTree) -> chex.ArrayTree:
-    """`unit`, also where the squares of the numbers are beyond float32's range.
+    """The direction of a tree whose numbers may be of any size, also where their squares overflow.
 
     For vectors that a user gives: it takes a pass more, for the largest number.
     """

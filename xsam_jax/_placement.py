@@ -14,7 +14,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 
 def replicated(tree: chex.ArrayTree) -> chex.ArrayTree:
-    """A tree that every device of the mesh of `jax.set_mesh` has whole.
+    """Asks that every device of the mesh of `jax.set_mesh` has the tree whole.
 
     For what each can compute by itself: the compiler may divide it, and then it must travel.
     """
@@ -36,7 +36,7 @@ def _varying(aval: Any) -> frozenset[str]:
 
 
 def varying_like(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
-    """``tree``, whose leaves may differ along all axes along which a leaf of ``like`` does.
+    """Declares that a tree may differ along all axes along which a leaf of ``like`` does.
 
     It is a matter of types: a loop must start from values of the type that its body returns.
     """
@@ -50,7 +50,7 @@ def _varying_along(leaf: chex.Array, axes: frozenset[str]) -> chex.Array:
 
 
 def mean(tree: chex.ArrayTree, axis_name: str | tuple[str, ...]) -> chex.ArrayTree:
-    """The mean over devices, also of a leaf that varies along one of two axes: JAX wants both."""
+    """The mean over devices, also of a leaf that varies along one of two axes only."""
     axes = tracked_axes(axis_name)
     along = jax.tree.map(
         lambda leaf: _varying_along(leaf, axes) if axes & varying_axes(leaf) else leaf, tree
@@ -66,7 +66,7 @@ def tracked_axes(axis_name: str | tuple[str, ...] | None) -> frozenset[str]:
 def sources(
     function: Callable[[chex.ArrayTree], chex.ArrayTree], params: chex.ArrayTree
 ) -> list[frozenset[str]]:
-    """For each leaf of ``function(params)`` the axes along which differs what it is computed from.
+    """For each leaf of a result: the axes along which what it is computed from differs.
 
     An axis along which the leaf itself is the same is one that it was reduced over.
     """
@@ -87,7 +87,7 @@ def _axes_in(jaxpr: core.Jaxpr) -> frozenset[str]:
 
 
 def shard_like(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
-    """``tree`` with the shardings of ``like``, where they are part of the types."""
+    """Gives a tree the shardings of ``like``, where they are part of the types."""
 
     def reshard(leaf: chex.Array, like: chex.Array) -> chex.Array:
         target = jax.typeof(like).sharding
@@ -98,7 +98,7 @@ def shard_like(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
 
 
 def gathered(leaf: chex.Array) -> chex.Array:
-    """``leaf`` whole on every device, where its sharding is part of its type.
+    """Puts an array whole on every device, where its sharding is part of its type.
 
     On a mesh of explicit axes leaves of different shardings do not concatenate.
     """
@@ -118,7 +118,7 @@ def compiling() -> bool:
 
 @jax.custom_batching.custom_vmap
 def anywhere(condition: chex.Array) -> chex.Array:
-    """``condition``, and under `jax.vmap` whether it holds for any member of the batch.
+    """Whether a condition holds, under `jax.vmap` for any member of the batch.
 
     With one condition for each, `jax.vmap` would compute both sides of a branch in every step, and
     have a copy for each of what is chosen on it.

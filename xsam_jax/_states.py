@@ -1,4 +1,4 @@
-"""Whether a state belongs to the transformation, and the parameters, that it is given to."""
+"""Checks that a state is of the transformation, and the parameters, that it is given to."""
 
 from collections.abc import Callable
 from typing import Any

@@ -19,7 +19,11 @@ _HALVINGS = 4
 
 
 def statistics_dtype(*trees: chex.ArrayTree) -> Any:
-    """float64 if any leaf is float64, else float32."""
+    """The dtype that sums over these trees have: float64 if any leaf is float64, else float32.
+
+    Whatever the dtype of the parameters: bfloat16 keeps eight bits, so the norm of a million of its
+    numbers would have none left.
+    """
     leaves = jax.tree.leaves(trees)
     # As JAX has them: NumPy's float64 is its float32, unless 64 bits are enabled.
     wide = any(jnp.result_type(leaf) == jnp.float64 for leaf in leaves)
@@ -27,7 +31,7 @@ def statistics_dtype(*trees: chex.ArrayTree) -> Any:
 
 
 def along_rows(rows: chex.Array) -> chex.Array:
-    """Sums along the last axis, ``[..., n] -> [...]``."""
+    """Adds up the numbers of every row, ``[..., n] -> [...]``."""
     while rows.shape[-1] > _BLOCK:
         # Without the barrier XLA makes one long sum of them again.
         rows = lax.optimization_barrier(_in_blocks(rows))
@@ -35,12 +39,15 @@ def along_rows(rows: chex.Array) -> chex.Array:
 
 
 def inner_products(x: chex.Array, y: chex.Array) -> chex.Array:
-    """``sum(x * y, axis=-1)`` of arrays ``[..., n]`` that broadcast, ``[...]``."""
+    """Inner products of rows: ``sum(x * y, axis=-1)`` of arrays ``[..., n]`` that broadcast."""
     return along_rows(lax.optimization_barrier(products(x, y)))
 
 
 def products(x: chex.Array, y: chex.Array) -> chex.Array:
-    """Sums of a few of the products of ``[..., n]`` and ``[..., n]``: ``[..., fewer]``.
+    """Multiplies two arrays and adds up a few products each.
+
+    The first step of an inner product, ``[..., n], [..., n] -> [..., fewer]``; `along_rows` adds up
+    what is left.
 
     XLA:CPU stores the products that it sums in blocks. Many products are first added up by halves,
     which are additions of whole arrays: each is passed over once, and nothing is stored.
@@ -59,7 +66,7 @@ def products(x: chex.Array, y: chex.Array) -> chex.Array:
 
 
 def divided(array: chex.Array, devices: int) -> chex.Array:
-    """The sum of an array that is divided among some devices, with nothing moved but sums, [].
+    """Adds up an array that is divided among some devices, moving nothing but sums between them.
 
     Axis by axis. An axis is cut into blocks where each device has whole ones, however many of the
     devices share it; the sum along another is the compiler's.
@@ -73,7 +80,7 @@ def divided(array: chex.Array, devices: int) -> chex.Array:
 
 
 def _in_blocks(*factors: chex.Array) -> chex.Array:
-    """Sums of `_BLOCK` numbers, or products of two, along the last axis; the last has the rest."""
+    """Adds up `_BLOCK` numbers of a row each, or products of two; the last sum has the rest."""
 
     def sums(start: int, end: int, terms: int) -> chex.Array:
         parts = [lax.slice_in_dim(factor, start, end, axis=-1) for factor in factors]

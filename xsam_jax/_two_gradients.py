@@ -87,7 +87,7 @@ class SAMState(NamedTuple):
 
 
 def sam_init(params: chex.ArrayTree) -> SAMState:
-    """No steps taken."""
+    """The state before the first step."""
     del params
     return SAMState(count=jnp.zeros([], jnp.int32))
 
@@ -103,7 +103,7 @@ def sam_descent(step: Descent, state: State) -> tuple[chex.ArrayTree, State]:
 
 
 def kept(step: Descent, state: State) -> State:
-    """``state``, or the one before the step where a gradient is not finite."""
+    """Chooses ``state``, or the one before the step where a gradient is not finite."""
     chosen: State = _linalg.select(step.finite, state, step.before)
     return chosen
 
@@ -199,7 +199,7 @@ def two_gradients(
 
 
 def _checked(name: str, grad_fn: GradFn | None, params: chex.ArrayTree) -> GradFn:
-    """``grad_fn`` whose result is a tree like ``params``, also placed like them."""
+    """Makes ``grad_fn`` check that its result is a tree like ``params``, and place it like them."""
     if not callable(grad_fn):
         raise (ValueError if grad_fn is None else TypeError)(
             f"{name} must be a function params -> gradient of the step's mini-batch, given as "
@@ -228,7 +228,7 @@ def _checked(name: str, grad_fn: GradFn | None, params: chex.ArrayTree) -> GradF
 
 
 def _averaged(name: str, grad_fn: GradFn, axis_name: _checks.AxisName) -> GradFn:
-    """``grad_fn`` with its result averaged over the devices."""
+    """Makes ``grad_fn`` average its result over the devices."""
 
     def averaged(at: chex.ArrayTree) -> chex.ArrayTree:
         grads = grad_fn(at)

@@ -1,1 +1,1 @@
-"""The methods, one a file: what each does between the gradient and the base optimizer."""
+"""The methods, one a file: each turns the gradient into a direction for the base optimizer."""

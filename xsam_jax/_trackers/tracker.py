@@ -44,7 +44,7 @@ def pair_of(state: Any) -> Eigenpair:
 
 
 def with_pair(state: Any, pair: Eigenpair) -> Any:
-    """That state with another pair."""
+    """The state with another pair in it."""
     vector, value, memory = pair
     return state._replace(eigenvector=vector, eigenvalue=value, memory=memory)
 
@@ -146,7 +146,7 @@ def free_product(step: Descent) -> tuple[_linalg.Scaled, chex.ArrayTree]:
 def after_step(
     tracker: Tracker, step: Descent, pair: Eigenpair
 ) -> tuple[Descent, Eigenpair, Projection | None]:
-    """What `Tracker.after` gives, and the step.
+    """Calls `Tracker.after`; the step is not finite any more where the new eigenvalue is not.
 
     A step is taken for not finite also where the tracker's inner products overflow, as they do
     before those of the gradients: the state keeps the old vector.
@@ -156,7 +156,7 @@ def after_step(
 
 
 def projected(step: Descent, v: chex.ArrayTree, projection: Projection | None) -> chex.Array:
-    """``<g_adv, v>`` on the step's vector, as the tracker knows it or by a pass over it.
+    """The inner product ``<g_adv, v>``, as the tracker knows it or by a pass over the vector.
 
     A GPU is faster where nothing has to wait for the vector. XLA:CPU would compute it in every
     kernel that needs it, and keep the first gradient until then.

@@ -1,4 +1,4 @@
-"""Branches that are taken or skipped, and never computed beside one another."""
+"""A gradient in a branch of its own, which is taken or skipped."""
 
 import chex
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ def computed_if(
     shapes: chex.ArrayTree,
     params: chex.ArrayTree,
 ) -> chex.ArrayTree:
-    """A traced gradient at ``params``, channels-last, which on CPU is computed in a branch.
+    """Computes a traced gradient, channels-last, and on CPU only where it is needed, in a branch.
 
     XLA:CPU begins a computation with the zeros that the outputs of its loops are written over. So
     two gradients whose blocks are a `lax.scan` need the memory of both, unless the second has a

@@ -80,7 +80,7 @@ def channels_last(fn: Callable[P, T]) -> Callable[P, T]:
 
 
 def compiled_once(compute: Callable[[], T]) -> T:
-    """``compute()``, whose loops are not compiled anew in each call outside of `jax.jit`."""
+    """Calls ``compute``, outside of `jax.jit` without compiling its loops anew each time."""
     return compute() if _placement.compiling() else channels_last(compute)()
 
 
@@ -148,7 +148,7 @@ def _last_used(jaxpr: core.Jaxpr) -> list[set[core.Var]]:
 
 @contextlib.contextmanager
 def _as_traced(eqn: core.JaxprEqn) -> Iterator[None]:
-    """Under the names, the line of source and the options that an equation was traced under."""
+    """Restores the names, the line of source and the options that an equation was traced under."""
     info = eqn.source_info
     names = source_info_util.current_name_stack() + info.name_stack
     with source_info_util.user_context(info.traceback, name_stack=names), eqn.ctx.manager:
@@ -156,7 +156,7 @@ def _as_traced(eqn: core.JaxprEqn) -> Iterator[None]:
 
 
 def _bind(eqn: core.JaxprEqn, operands: Sequence[Any]) -> Any:
-    """An equation's outputs."""
+    """Evaluates one equation."""
     if eqn.primitive is conv_general_dilated_p:
         return convolve(*operands, **eqn.params)
     # JAX does not export this primitive.
@@ -177,7 +177,7 @@ def _bind(eqn: core.JaxprEqn, operands: Sequence[Any]) -> Any:
 def _shard_map(
     operands: Sequence[Any], *, jaxpr: core.Jaxpr, newly_manual_axes: frozenset[str], **params: Any
 ) -> tuple[Any, ...]:
-    """`jax.shard_map` of the rewritten function, traced where the collectives' axes have names."""
+    """Evaluates a `jax.shard_map`: it is traced anew, where the collectives' axes have names."""
 
     def evaluated(*args: Any) -> tuple[Any, ...]:
         return tuple(_evaluate(jaxpr, (), args))

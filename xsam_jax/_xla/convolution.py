@@ -1,4 +1,4 @@
-"""The convolution in the layout, and in the parts, in which XLA:CPU is fast.
+"""Convolutions as XLA:CPU is fast at them: channels last, and long sums in parts.
 
 XLA:CPU has a fast kernel for channels-last convolutions, and transposes other layouts into that one
 only in the entry computation. A convolution's *gradient* arrives in other layouts, so inside
@@ -40,7 +40,7 @@ Product = Callable[[chex.Array, chex.Array], chex.Array]
 def convolve(
     lhs: chex.Array, rhs: chex.Array, *, dimension_numbers: lax.ConvDimensionNumbers, **params: Any
 ) -> chex.Array:
-    """The convolution with explicit transposes around it, in parts, on CPU; as it was elsewhere."""
+    """Convolves: on CPU channels last, in parts, between transposes; elsewhere as it was."""
     batch, features, *space = dimension_numbers.lhs_spec
     out_features, in_features, *kernel_space = dimension_numbers.rhs_spec
     out_batch, out_channels, *out_space = dimension_numbers.out_spec
@@ -71,7 +71,7 @@ def convolve(
         return bind(lhs, rhs, dimension_numbers=fast)
 
     def summed(lhs: chex.Array, rhs: chex.Array) -> chex.Array:
-        """What is added up: in float32 where the operands have fewer digits, as XLA:CPU does."""
+        """The convolution that is added up: in float32 at least, as XLA:CPU does."""
         if not floating:
             return whole(lhs, rhs)
         dtype = _sums.statistics_dtype(out)
@@ -123,7 +123,7 @@ def _parts(terms: int, features: int) -> int:
 
 
 def _once_there(last: chex.Array, array: chex.Array) -> chex.Array:
-    """``array``, with which XLA:CPU does nothing before ``last`` is computed.
+    """Makes an array wait: XLA:CPU does nothing with it before ``last`` is computed.
 
     It takes `lax.optimization_barrier` out before it orders a program's operations. This condition
     always holds, which only its last compiler finds, and drops it.

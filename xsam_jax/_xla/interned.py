@@ -1,4 +1,4 @@
-"""One object for all traced functions that compute the same.
+"""Finds a traced function that computes the same as another, so that JAX compiles it once.
 
 Outside of `jax.jit` JAX finds what it has compiled for a loop by the identity of the loop's traced
 body, and each call of a function traces it anew.
@@ -25,13 +25,17 @@ _RULES = {
 
 
 def interned(param: Any, executed: bool) -> Any:
-    """An equation's parameter; where it is a jaxpr or several, equal ones that are still in use.
+    """Replaces traced functions by equal ones that are still in use; other parameters stay.
 
-    Two are equal if their equations are: primitives, types, parameters, literal numbers, and which
-    variable is used where. Parameters are compared as JAX compares them for what it compiles;
+    Two jaxprs are equal if their equations are: primitives, types, parameters, literal numbers, and
+    which variable is used where. Parameters are compared as JAX compares them for what it compiles;
     constants, and functions, by identity. So what reads a number that has changed since, or calls
-    another function, is not equal. Rules of derivatives do not count where the equation is
-    ``executed`` and not differentiated.
+    another function, is not equal.
+
+    Args:
+      param: an equation's parameter: a jaxpr, several, or anything else.
+      executed: whether the equation is executed and not differentiated; then rules of derivatives
+        do not count.
     """
     seen: dict[int, core.ClosedJaxpr] = {}  # a function that is called twice is compared once
 

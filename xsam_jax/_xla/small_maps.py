@@ -39,7 +39,7 @@ def product(
     precision: Any,
     **geometry: Any,
 ) -> Product | None:
-    """The convolution as a matrix product, or None where it is well as it is.
+    """The convolution as a matrix product, or None where that would not be faster.
 
     The window is larger than the image in a layer itself and in its input's gradient. In its
     kernel's gradient the window is the output's cotangent, and as large as the image.
@@ -85,19 +85,19 @@ def product(
 
 
 def _of_windows(dot: Any, lhs: chex.Array, rhs: chex.Array, pixels: Table) -> chex.Array:
-    """Over outputs and taps: for each output the pixels of its window."""
+    """Multiplies over outputs and taps: the pixels of each output's window with the kernel."""
     windows = _look_up(lhs, 1, pixels)  # [images, output, taps, inputs]
     return dot(windows, rhs, (((2, 3), (0, 1)), ((), ())))
 
 
 def _of_the_spread_kernel(dot: Any, lhs: chex.Array, rhs: chex.Array, pixels: Table) -> chex.Array:
-    """Over pixels and outputs: for each pair the tap between them, a dense layer's weights."""
+    """Multiplies over pixels and outputs: the tap between each pair is a dense layer's weight."""
     spread = _look_up(rhs, 0, _taps(pixels, lhs.shape[1]))  # [image, output, inputs, outputs]
     return dot(lhs, spread, (((1, 2), (0, 2)), ((), ())))
 
 
 def _added_up(dot: Any, lhs: chex.Array, rhs: chex.Array, pixels: Table) -> chex.Array:
-    """Over pixels and taps: the products, each added to its output."""
+    """Multiplies over pixels and taps, and adds each product to its output."""
     products = dot(lhs, rhs, (((2,), (1,)), ((), ())))  # [images, image, taps, outputs]
     taps = _taps(pixels, lhs.shape[1])
     terms = (_look_up(products[:, pixel], 1, taps[pixel]) for pixel in range(len(taps)))

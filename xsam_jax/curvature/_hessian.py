@@ -41,12 +41,12 @@ class FlatHessian(NamedTuple):
         return self.product(vector, *self.constants)
 
     def fixed(self) -> FlatHessian:
-        """The same Hessian as a constant of differentiation."""
+        """The same Hessian, held constant where something is differentiated."""
         return self._replace(constants=lax.stop_gradient(self.constants))
 
 
 def flat_hessian(grad_fn: GradFn, params: chex.ArrayTree) -> FlatHessian:
-    """The Hessian of ``grad_fn`` at ``params`` on vectors of the statistics' dtype.
+    """Makes the Hessian of ``grad_fn`` at ``params`` a matrix on flat vectors.
 
     The product is traced here, once, however many loops it runs in afterwards, and keeps the
     matmul precision that is in force here.

@@ -114,7 +114,7 @@ def _unit_row(vector: chex.Array) -> chex.Array:
 
 
 def _scaled(vectors: chex.Array) -> tuple[chex.Array, chex.Array]:
-    """``scale, vectors / scale`` with numbers of at most 8, some of them at least 1."""
+    """Divides each row by a scale that leaves numbers of at most 8, some of them at least 1."""
     largest = lax.stop_gradient(jnp.max(jnp.abs(vectors), axis=-1))
     # XLA multiplies with reciprocals: of the largest numbers they lie below the smallest normal
     # one, which counts as zero.
