@@ -24,14 +24,14 @@ import jax
 import jax.numpy as jnp
 from numpy.typing import NDArray
 
-from experiments.config import DatasetName, ModelName
-from experiments.data import load
-from experiments.errors import UserError, command_line, exit_on_user_error
-from experiments.files import make_folder, write_json
-from experiments.machine import device, peak_mib
-from experiments.network import Batch, build_network
-from experiments.results import versions
-from experiments.sharpness import subset_gradient
+from experiments.common.errors import UserError, command_line, exit_on_user_error
+from experiments.common.files import make_folder, write_json
+from experiments.common.machine import device, peak_mib, versions
+from experiments.data.dataset import DatasetName
+from experiments.data.sources import load
+from experiments.models import ModelName
+from experiments.models.network import Batch, build_network
+from experiments.training.measure import subset_gradient
 from xsam_jax import curvature
 
 

@@ -9,7 +9,7 @@ python -m experiments.benchmark paper            # section 6.1, on a GPU
 
 Each preset's file in experiments/benchmark/presets says what it does, how long it takes and what
 to expect. A benchmark that was stopped goes on where it was. The report is written at the end, and
-by `python -m experiments.report DIR` at any time.
+by `python -m experiments.benchmark.report DIR` at any time.
 """
 
 import os
@@ -26,27 +26,22 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from experiments.benchmark import store
 from experiments.benchmark.estimate import estimate
 from experiments.benchmark.presets import PRESETS
-from experiments.benchmark.protocol import (
-    Line,
-    Planned,
-    Protocol,
-    but_for_the_seed,
-    cell_of,
-    cells,
-    final_runs,
-    tuning_runs,
-)
-from experiments.benchmark.runner import execute
-from experiments.config import DatasetName, Method, ModelName
-from experiments.data import load
-from experiments.errors import UserError, command_line, exit_on_user_error
-from experiments.files import make_folder
-from experiments.machine import cores
-from experiments.options import distinct, positive, seeds
-from experiments.report.render import write_report
+from experiments.benchmark.protocol import Protocol, cells, final_runs, tuning_runs
+from experiments.benchmark.report.write import write_report
+from experiments.common.errors import UserError, command_line, exit_on_user_error
+from experiments.common.files import make_folder
+from experiments.common.machine import cores
+from experiments.common.options import distinct, positive, seeds
+from experiments.data.dataset import DatasetName
+from experiments.data.sources import load
+from experiments.models import ModelName
+from experiments.training.config import Method
+from experiments.workers import store
+from experiments.workers.planned import Planned, cell_of
+from experiments.workers.runner import execute
+from experiments.workers.store import Line, but_for_the_seed
 
 
 @dataclass(frozen=True, kw_only=True)

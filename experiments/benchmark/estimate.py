@@ -10,24 +10,19 @@ from typing import Any, NamedTuple
 
 import jax
 
-from experiments.benchmark.protocol import (
-    Cell,
-    Line,
-    Planned,
-    Protocol,
-    cells,
-    final_runs,
-    tuning_runs,
-)
-from experiments.config import ResolvedConfig, resolve
-from experiments.methods import gradients_per_step
-from experiments.network import Batch
-from experiments.program import program_of, start
-from experiments.step import empty_metrics
+from experiments.benchmark.protocol import Protocol, cells, final_runs, tuning_runs
+from experiments.models.network import Batch
+from experiments.training.chunk import empty_metrics
+from experiments.training.config import ResolvedConfig
+from experiments.training.methods import gradients_per_step
+from experiments.training.program import program_of, start
+from experiments.training.resolve import resolve
+from experiments.workers.planned import Cell, Planned
+from experiments.workers.store import Line
 
 _STEPS = 4
 # What a worker does before its first run.
-_IMPORT = (sys.executable, "-c", "import experiments.benchmark.worker")
+_IMPORT = (sys.executable, "-c", "import experiments.workers.worker")
 
 
 class Cost(NamedTuple):

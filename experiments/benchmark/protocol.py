@@ -1,18 +1,17 @@
 """What a benchmark runs: methods x networks x data sets x seeds, and how they are tuned."""
 
-import hashlib
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from scipy.stats import qmc
 
-from experiments.config import DatasetName, Method, ModelName, TrainConfig, resolve
-from experiments.results import identity
-
-Stage = Literal["tuning", "final"]
+from experiments.data.dataset import DatasetName
+from experiments.models import ModelName
+from experiments.training.config import Method, TrainConfig
+from experiments.workers.planned import Cell, Planned
+from experiments.workers.store import Line
 
 # ASAM measures its radius in units of the parameters' own size: ten times SAM's, as its authors'
 # 0.5 is to 0.05.
@@ -51,47 +50,6 @@ class Protocol:
     """Fields of `TrainConfig` for all runs."""
     tuning: Tuning | None = None
     """None: the learning rate and the radii of `TrainConfig`, which are the paper's."""
-
-
-class Cell(NamedTuple):
-    """A method on a network and a data set: what is tuned on its own."""
-
-    dataset: DatasetName
-    model: ModelName
-    method: Method
-
-
-class Planned(NamedTuple):
-    """A run of a benchmark."""
-
-    stage: Stage
-    config: TrainConfig
-
-    @property
-    def key(self) -> str:
-        """See `key_of`."""
-        return key_of(self.stage, self.fields)
-
-    @property
-    def fields(self) -> dict[str, Any]:
-        """All that its numbers depend on, as its line has it."""
-        return identity(resolve(self.config).to_json())
-
-    @property
-    def cell(self) -> Cell:
-        """What it is a run of."""
-        return Cell(self.config.dataset, self.config.model, self.config.method)
-
-
-# A line of results.jsonl, and the columns of its epochs.
-Line = Mapping[str, Any]
-CURVES = ("train_loss", "test_loss", "test_accuracy", "lambda_max")
-
-
-def key_of(stage: Stage, fields: Mapping[str, Any]) -> str:
-    """A hash of all that a run's numbers depend on, its `Planned.fields`."""
-    text = json.dumps(fields, sort_keys=True)
-    return hashlib.sha256(f"{stage} {text}".encode()).hexdigest()[:16]
 
 
 def cells(protocol: Protocol) -> list[Cell]:
@@ -180,17 +138,6 @@ def choose(trials: Iterable[Line]) -> dict[str, float]:
 
     learning_rate, rho = max(scores, key=mean)
     return {"learning_rate": learning_rate, "rho": rho}
-
-
-def but_for_the_seed(config: Mapping[str, Any]) -> str:
-    """A line's configuration as text, equal for runs that may be averaged."""
-    return json.dumps({**config, "seed": None}, sort_keys=True)
-
-
-def cell_of(line: Line) -> Cell:
-    """The method, network and data set of a line."""
-    config = line["config"]
-    return Cell(config["dataset"], config["model"], config["method"])
 
 
 def _between(unit: float, ends: tuple[float, float]) -> float:

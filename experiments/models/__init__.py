@@ -4,17 +4,34 @@ Each is an `nnx.Module` called as ``network(images, train=...)`` that returns lo
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 from flax import nnx
 
-from experiments.config import ModelName
 from experiments.models.alexnet import AlexNet
 from experiments.models.mlp import MLP
 from experiments.models.resnet import resnet8, resnet18, resnet50
 from experiments.models.simple_cnn import SimpleCNN
 from experiments.models.small_cnn import SmallCNN
 from experiments.models.wide_resnet import wide_resnet28_10
+
+ModelName = Literal[
+    "simple_cnn",
+    "resnet18",
+    "resnet50",
+    "wide_resnet28_10",
+    "alexnet",
+    "resnet8",
+    "small_cnn",
+    "mlp",
+]
+
+
+BATCH_NORM: frozenset[ModelName] = frozenset(
+    {"resnet18", "resnet50", "wide_resnet28_10", "resnet8"}
+)
+
 
 # (height, width, channels), number of classes, random streams -> network
 Builder = Callable[[tuple[int, int, int], int, nnx.Rngs], nnx.Module]

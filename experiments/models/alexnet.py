@@ -6,8 +6,7 @@ The common form of the public CIFAR benchmarks (2.47 million parameters for ten 
 import jax
 from flax import nnx
 
-from experiments.models.initializers import he_normal
-from experiments.models.layers import global_pool, max_pool
+from experiments.models.layers import global_pool, he_normal, max_pool
 
 
 def _conv(inputs: int, outputs: int, size: int, rngs: nnx.Rngs, *, stride: int = 1) -> nnx.Conv:

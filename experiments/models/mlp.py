@@ -5,7 +5,7 @@ import itertools
 import jax
 from flax import nnx
 
-from experiments.models.initializers import he_normal
+from experiments.models.layers import he_normal
 
 
 class MLP(nnx.Module):

@@ -8,8 +8,7 @@ left out, so that the loss is a deterministic function of the parameters.
 import jax
 from flax import nnx
 
-from experiments.models.initializers import glorot_uniform
-from experiments.models.layers import max_pool
+from experiments.models.layers import glorot_uniform, max_pool
 
 
 def _conv(inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Conv:

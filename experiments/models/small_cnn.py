@@ -3,8 +3,7 @@
 import jax
 from flax import nnx
 
-from experiments.models.initializers import he_normal
-from experiments.models.layers import batch_norm
+from experiments.models.layers import batch_norm, he_normal
 
 
 class SmallCNN(nnx.Module):

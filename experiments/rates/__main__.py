@@ -18,16 +18,16 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from experiments.benchmark import store
-from experiments.benchmark.protocol import Planned
-from experiments.benchmark.runner import execute
-from experiments.data import load
-from experiments.errors import command_line, exit_on_user_error
-from experiments.files import make_folder
-from experiments.machine import cores
-from experiments.options import distinct, positive, seeds
+from experiments.common.errors import command_line, exit_on_user_error
+from experiments.common.files import make_folder
+from experiments.common.machine import cores
+from experiments.common.options import distinct, positive, seeds
+from experiments.data.sources import load
 from experiments.rates.plan import RATES, TASKS, RatesConfig, curves, runs_of
 from experiments.rates.report import write_report
+from experiments.workers import store
+from experiments.workers.planned import Planned
+from experiments.workers.runner import execute
 
 
 def measure(config: RatesConfig, jobs: int) -> list[str]:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from experiments.benchmark.protocol import Planned
-from experiments.config import Method, OptimizerName, ScheduleName, TrainConfig
+from experiments.training.config import Method, OptimizerName, ScheduleName, TrainConfig
+from experiments.workers.planned import Planned
 
 TaskName = Literal["digits", "cnn", "mlp", "resnet8"]
 

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.benchmark.protocol import Line
-from experiments.files import write_atomically
-from experiments.plots.output import COLORS, DASHES, MARKERS, png, write_table
+from experiments.common.drawing import COLORS, DASHES, MARKERS, png, write_table
+from experiments.common.files import write_atomically
 from experiments.rates.plan import RATES, Curve, RatesConfig, curves, runs_of
+from experiments.workers.store import Line
 
 Means = Mapping[Curve, Mapping[float, tuple[float, float]]]
 

@@ -14,7 +14,6 @@ round, with its quartiles. Nothing else may run on the machine meanwhile. Expect
 results/speed.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -24,10 +23,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.errors import UserError, command_line, exit_on_user_error
-from experiments.files import make_folder, write_json
-from experiments.machine import device, peak_device_mib, peak_mib
-from experiments.results import versions
+from experiments.common.errors import UserError, command_line, exit_on_user_error
+from experiments.common.files import make_folder, write_json
+from experiments.common.machine import device, peak_device_mib, peak_mib, versions
+from experiments.speed.compilation import Compiled, compile_step, seconds_of
 from experiments.speed.steps import (
     BASELINE,
     PARTS,
@@ -38,7 +37,7 @@ from experiments.speed.steps import (
     epoch,
     only,
 )
-from experiments.speed.table import Compiled, Row, table
+from experiments.speed.table import Row, table
 from experiments.speed.workloads import WorkloadName, workload
 
 # Of a step on an accelerator: as many calls as optax's SAM takes in this time.
@@ -67,33 +66,6 @@ class SpeedConfig:
     """Names of the steps to be measured beside SAM in optax (None: all)."""
     out: Path = Path("runs/speed")
     """Folder of the measurement, a JSON file named after platform, model and batch size."""
-
-
-def compile_step(step: Step, params: Any, batch: Any) -> tuple[Callable[..., Any], Compiled]:
-    """Compile a step as a new process does, and what the compiler says of it."""
-    jax.clear_caches()
-    started = time.perf_counter()
-    lowered = jax.jit(step.function).lower(params, step.state, batch)
-    program = lowered.compile(compiler_options=step.compiler_options)
-    seconds = time.perf_counter() - started
-    memory: Any = program.memory_analysis()
-    cost: Any = program.cost_analysis()
-    return program, Compiled(
-        compile_seconds=seconds,
-        temporary_mib=memory.temp_size_in_bytes / 2**20,
-        argument_mib=memory.argument_size_in_bytes / 2**20,
-        gigaflops=cost["flops"] / 1e9,
-        gigabytes=cost["bytes accessed"] / 1e9,
-    )
-
-
-def seconds_of(call: Callable[[], Any], repeats: int) -> float:
-    """Mean time of a call among so many that are queued at once."""
-    started = time.perf_counter()
-    for _ in range(repeats):
-        result = call()
-    jax.block_until_ready(result)
-    return (time.perf_counter() - started) / repeats
 
 
 def fitting_batch(step: Step, params: Any, batch: Callable[[int], Any], mib: int) -> int:

@@ -29,13 +29,12 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from experiments.errors import UserError, command_line, exit_on_user_error
-from experiments.files import make_folder, write_json
-from experiments.machine import device
-from experiments.network import Batch
-from experiments.options import positive
-from experiments.results import versions
-from experiments.speed.__main__ import compile_step, seconds_of
+from experiments.common.errors import UserError, command_line, exit_on_user_error
+from experiments.common.files import make_folder, write_json
+from experiments.common.machine import device, versions
+from experiments.common.options import positive
+from experiments.models.network import Batch
+from experiments.speed.compilation import compile_step, seconds_of
 from experiments.speed.steps import BASELINE, BETWEEN, REFRESH, all_steps
 from experiments.speed.table import mean_of
 from experiments.speed.workloads import image_workload

@@ -11,7 +11,7 @@ import optax
 from jax import lax
 
 import xsam_jax
-from experiments.errors import UserError
+from experiments.common.errors import UserError
 from experiments.speed.workloads import Workload
 from xsam_jax import GradFn
 

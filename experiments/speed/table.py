@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from experiments.speed.compilation import Compiled
 from experiments.speed.steps import (
     BETWEEN,
     CHOSEN_BETWEEN,
@@ -15,24 +16,6 @@ from experiments.speed.steps import (
 
 # A refresh in so many steps: X-SAM's published code, its command for CIFAR-10, Eigen-SAM's code.
 PERIODS = (5, 3, 100)
-
-
-class Compiled(NamedTuple):
-    """What the compiler says of a step.
-
-    Attributes:
-        compile_seconds: Time of tracing, lowering and compilation, the median of several.
-        temporary_mib: Memory of intermediate values, as the compiler plans it.
-        argument_mib: Memory of parameters, optimizer state and batch.
-        gigaflops: Floating-point operations by its count; a loop's body counts once.
-        gigabytes: Bytes read and written by its count, likewise.
-    """
-
-    compile_seconds: float
-    temporary_mib: float
-    argument_mib: float
-    gigaflops: float
-    gigabytes: float
 
 
 class Row(NamedTuple):

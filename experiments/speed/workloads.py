@@ -11,10 +11,9 @@ import optax
 from flax import nnx
 from numpy.typing import NDArray
 
-from experiments.config import ModelName
-from experiments.models import build_model
+from experiments.models import ModelName, build_model
+from experiments.models.network import Batch, as_functions, loss_and_outcome
 from experiments.models.transformer import LARGE, SMALL, Sizes, Transformer
-from experiments.network import Batch, as_functions, loss_and_outcome
 
 WorkloadName = ModelName | Literal["transformer", "transformer_large"]
 

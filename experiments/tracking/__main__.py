@@ -18,17 +18,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.batches import check_batch_size
-from experiments.errors import UserError, command_line, exit_on_user_error
-from experiments.files import damaged, make_folder, read_json, write_json
-from experiments.machine import device
-from experiments.options import distinct, positive, seeds
-from experiments.results import versions
+from experiments.common.errors import UserError, command_line, exit_on_user_error
+from experiments.common.files import damaged, make_folder, read_json, write_json
+from experiments.common.machine import device, versions
+from experiments.common.options import distinct, positive, seeds
 from experiments.tracking.candidates import all_watchers
+from experiments.tracking.measure import Programs, Sizes, compile_programs, watch
+from experiments.tracking.problems import SETTINGS, Problem, SettingName, make_problem
 from experiments.tracking.report import write_report
-from experiments.tracking.settings import SETTINGS, Problem, SettingName, make_problem
-from experiments.tracking.watch import Programs, Sizes, compile_programs, watch
-from experiments.tracking.watchers import Watcher
+from experiments.tracking.watcher import Watcher
+from experiments.training.batches import check_batch_size
 
 
 @dataclass(frozen=True, kw_only=True)

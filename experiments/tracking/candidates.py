@@ -11,14 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from experiments.tracking.watchers import (
-    Sight,
-    Watcher,
-    free_product,
-    from_library,
-    on_vector,
-    unit,
-)
+from experiments.tracking.watcher import Sight, Watcher, free_product, from_library, on_vector, unit
 from xsam_jax import Eigenpair, Tracker, oja, power_iteration, subspace
 
 Array = jax.Array

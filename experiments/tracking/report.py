@@ -8,11 +8,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from experiments.files import read_json
-from experiments.plots.output import COLORS, MARKERS, new_figure, write_figure, write_table
-from experiments.tracking.settings import SETTINGS, SettingName
-from experiments.tracking.watch import OWN_BATCH
-from experiments.tracking.watchers import Family, Watcher
+from experiments.common.drawing import COLORS, MARKERS, new_figure, write_figure, write_table
+from experiments.common.files import read_json
+from experiments.tracking.measure import OWN_BATCH
+from experiments.tracking.problems import SETTINGS, SettingName
+from experiments.tracking.watcher import Family, Watcher
 
 _FAMILIES: dict[Family, str] = {
     "authors": "X-SAM's authors' schedule",

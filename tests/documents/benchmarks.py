@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from statistics import mean
 from typing import Any
 
-from experiments.report.statistics import holm, paired
+from experiments.benchmark.report.statistics import holm, paired
 from tests.documents.text import RESULTS, runs
 
 VERDICTS = ("better", "worse", "not significant")

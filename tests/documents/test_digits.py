@@ -7,7 +7,7 @@ from statistics import mean
 import pytest
 
 from experiments.benchmark.presets.noisy import NOISY
-from experiments.report.statistics import LEVEL
+from experiments.benchmark.report.statistics import LEVEL
 from tests.documents.benchmarks import (
     FORMS,
     FORMS_OF_X_SAM,

@@ -7,7 +7,7 @@ from statistics import mean
 import pytest
 
 from experiments.benchmark.presets import PRESETS
-from experiments.report.statistics import LEVEL
+from experiments.benchmark.report.statistics import LEVEL
 from tests.documents.benchmarks import (
     FORMS,
     VERDICTS,

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 import xsam_jax
-from experiments.config import TrainConfig
+from experiments.training.config import TrainConfig
 from tests.documents.benchmarks import FORMS_OF_X_SAM
 from tests.documents.text import (
     CURVATURE_PAGE,

@@ -7,10 +7,11 @@ from statistics import mean
 
 import pytest
 
-from experiments import kernels, planned
-from experiments.benchmark import store
-from experiments.report.text import report
-from experiments.speed.table import Compiled, from_json, table
+from experiments.benchmark.report.text import report
+from experiments.speed import gpu, tpu
+from experiments.speed.compilation import Compiled
+from experiments.speed.table import from_json, table
+from experiments.workers import store
 from tests.documents.text import RESULTS, ROOT, rows
 
 README = (ROOT / "README.md").read_text()
@@ -84,12 +85,12 @@ def test_planned_table_is_the_compiler_s(file: Path) -> None:
     record = json.loads(file.read_text())
     assert record["command"] in COST
     steps = {name: Compiled(0.0, **step) for name, step in record["steps"].items()}
-    assert planned.table(steps) in COST
+    assert tpu.table(steps) in COST
 
 
 @pytest.mark.parametrize("file", sorted((RESULTS / "kernels").glob("*.json")), ids=lambda f: f.stem)
 def test_table_of_kernels_is_the_compiler_s(file: Path) -> None:
     record = json.loads(file.read_text())
     assert record["command"] in COST
-    steps = {name: kernels.Program(**step) for name, step in record["steps"].items()}
-    assert kernels.table(steps) in COST
+    steps = {name: gpu.Program(**step) for name, step in record["steps"].items()}
+    assert gpu.table(steps) in COST

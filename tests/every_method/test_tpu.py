@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import SingleDeviceSharding
 
-from experiments.absent import shapes_on
-from experiments.planned import tpus
+from experiments.speed.compilation import shapes_on
+from experiments.speed.tpu import tpus
 from tests.every_method.methods import METHODS, every_method
 from tests.every_method.problem import grad_fn, init, step
 from tests.meshes import needs_libtpu

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from experiments import tfds_source
+from experiments.data import tfds as tfds_source
 
 Fails = Callable[[Callable[[], None], list[str]], str]
 

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments.data import load
+from experiments.data.sources import load
 from experiments.lambda_max import LambdaMaxConfig, main, measure
-from experiments.network import Batch, build_network, loss_and_outcome
+from experiments.models.network import Batch, build_network, loss_and_outcome
 from tests.experiments.conftest import Fails
 from xsam_jax import curvature
 

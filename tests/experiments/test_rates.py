@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from experiments.benchmark import store
-from experiments.benchmark.protocol import Line
-from experiments.config import resolve
 from experiments.rates import __main__ as program
 from experiments.rates.plan import RATES, Curve, RatesConfig, curves, runs_of
 from experiments.rates.report import accuracies, best, table
+from experiments.training.resolve import resolve
+from experiments.workers import store
+from experiments.workers.store import Line
 
 CONFIG = RatesConfig(tasks=("digits",), methods=("sam", "xsam"), seeds=(0, 1))
 

@@ -11,18 +11,18 @@ from typing import Any, get_args, get_origin
 import pytest
 
 from experiments.benchmark.__main__ import BenchmarkConfig
-from experiments.config import TrainConfig
-from experiments.kernels import KernelsConfig
+from experiments.figures.alpha import Alpha
+from experiments.figures.angle import Angle
+from experiments.figures.curves import Curves
+from experiments.figures.spectrum import Spectrum
 from experiments.lambda_max import LambdaMaxConfig
-from experiments.planned import PlannedConfig
-from experiments.plots.alpha import Alpha
-from experiments.plots.angle import Angle
-from experiments.plots.curves import Curves
-from experiments.plots.spectrum import Spectrum
 from experiments.rates.plan import RatesConfig
 from experiments.speed.__main__ import SpeedConfig
+from experiments.speed.gpu import KernelsConfig
 from experiments.speed.published import PublishedConfig
+from experiments.speed.tpu import PlannedConfig
 from experiments.tracking.__main__ import TrackingConfig
+from experiments.training.config import TrainConfig
 from tests.documents.text import says, words
 from tests.experiments.conftest import Fails
 
@@ -30,17 +30,17 @@ from tests.experiments.conftest import Fails
 PROGRAMS: list[tuple[str, list[str], type]] = [
     ("experiments.train", [], TrainConfig),
     ("experiments.benchmark.__main__", ["digits"], BenchmarkConfig),
-    ("experiments.figures", ["angle"], Angle),
-    ("experiments.figures", ["curves"], Curves),
-    ("experiments.figures", ["spectrum"], Spectrum),
-    ("experiments.figures", ["alpha"], Alpha),
+    ("experiments.figures.__main__", ["angle"], Angle),
+    ("experiments.figures.__main__", ["curves"], Curves),
+    ("experiments.figures.__main__", ["spectrum"], Spectrum),
+    ("experiments.figures.__main__", ["alpha"], Alpha),
     ("experiments.tracking.__main__", [], TrackingConfig),
     ("experiments.lambda_max", [], LambdaMaxConfig),
     ("experiments.speed.__main__", ["--model", "mlp"], SpeedConfig),
     ("experiments.rates.__main__", [], RatesConfig),
     ("experiments.speed.published", ["--code", "."], PublishedConfig),
-    ("experiments.planned", ["--model", "mlp"], PlannedConfig),
-    ("experiments.kernels", ["--model", "mlp"], KernelsConfig),
+    ("experiments.speed.tpu", ["--model", "mlp"], PlannedConfig),
+    ("experiments.speed.gpu", ["--model", "mlp"], KernelsConfig),
 ]
 
 WRONG: dict[Any, list[list[str]]] = {
@@ -81,7 +81,7 @@ def no_run(monkeypatch: pytest.MonkeyPatch) -> None:
     def begun(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("a run has begun")
 
-    monkeypatch.setattr("experiments.train.open_run", begun)
+    monkeypatch.setattr("experiments.training.run.open_run", begun)
     monkeypatch.setattr("experiments.benchmark.__main__.execute", begun)
 
 

@@ -1,0 +1,1 @@
+"""What every program needs: errors, options, files, the machine, drawing."""

@@ -1,0 +1,1 @@
+"""Data sets and where they are read from."""

@@ -1,0 +1,178 @@
+"""Fig. 3: the largest eigenvalues and the spectral density of the final networks."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.common.drawing import (
+    COLORS,
+    DASHES,
+    MARKERS,
+    new_figure,
+    write_figure,
+    write_table,
+)
+from experiments.common.errors import UserError
+from experiments.common.files import write_atomically
+from experiments.common.options import positive
+from experiments.figures import curves
+from experiments.figures.curves import Curves
+from experiments.figures.options import size_of_runs, train_config
+from experiments.figures.runs import arrays, read_arrays, read_weights
+from experiments.models.network import Batch, Network, build_network
+from experiments.training.config import Method
+from experiments.training.measure import fixed_subset, subset_gradient
+from experiments.training.program import load_for
+from experiments.training.resolve import resolve
+from xsam_jax import curvature
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spectrum(Curves):
+    """Fig. 3: the top eigenvalues and the spectral density of the final networks."""
+
+    methods: tuple[Method, ...] = ("sam", "xsam", "xsam_projector")
+    """Methods to compare. The runs are those of curves with the same options."""
+    k: int = 10
+    """Number of eigenvalues."""
+    spectrum_matvecs: int = 20
+    """Hessian-vector products for the eigenvalues, and again for each probe of the density."""
+    num_probes: int = 3
+    """Random vectors over which the density is averaged."""
+
+
+class Measured(NamedTuple):
+    """Eigenvalues [k] with residual norms [k], and density [n] over a grid [n]."""
+
+    values: chex.Array
+    residuals: chex.Array
+    grid: chex.Array
+    density: chex.Array
+
+
+def measure(
+    network: Network,
+    params: chex.ArrayTree,
+    batch_stats: chex.ArrayTree,
+    subset: Batch,
+    options: Spectrum,
+) -> Measured:
+    """Measure the spectrum of a network, BatchNorm with its running statistics.
+
+    Args:
+        network: The network.
+        params: Its parameters.
+        batch_stats: Its batch statistics.
+        subset: Batches of training images, stacked on a leading axis.
+        options: Number of eigenvalues, products and probes.
+
+    Returns:
+        The measurement.
+    """
+
+    @jax.jit
+    def compiled(
+        params: chex.ArrayTree, batch_stats: chex.ArrayTree, subset: Batch
+    ) -> tuple[curvature.Eigenpairs, curvature.Density]:
+        grad_fn = subset_gradient(network.predict, batch_stats, subset)
+        products = options.spectrum_matvecs
+        key = jax.random.key(0)
+        pairs = curvature.top_eigenpairs(
+            grad_fn, params, options.k, num_matvecs=products, which="LA", key=key
+        )
+        density = curvature.spectral_density(
+            grad_fn, params, num_matvecs=products, num_probes=options.num_probes, key=key
+        )
+        return pairs, density
+
+    pairs, density = compiled(params, batch_stats, subset)
+    return Measured(pairs.values, pairs.residuals, *density)
+
+
+def make(options: Spectrum) -> None:
+    """Train with all methods and write spectrum.png, spectrum.csv and spectrum_density.csv."""
+    for name in ("k", "spectrum-matvecs", "num-probes"):
+        positive(name, getattr(options, name.replace("-", "_")))
+    if options.k > options.spectrum_matvecs:
+        raise UserError(
+            f"--k must be at most --spectrum-matvecs {options.spectrum_matvecs}, not {options.k}."
+        )
+    finished = curves.runs(options)
+    config = resolve(train_config(options, curvature_samples=options.curvature_samples))
+    data = load_for(config)
+    network = build_network(config.model, data, jax.random.key(0))
+    train_data = Batch(jnp.asarray(data.train_images), jnp.asarray(data.train_labels))
+    subset = fixed_subset(train_data, config.curvature_samples)
+    file = f"spectrum-{options.k}-{options.spectrum_matvecs}-{options.num_probes}.npz"
+    measured: dict[tuple[Method, int], Measured] = {}
+    for method, of_method in finished.items():
+        for run in of_method:
+            if not (run.out / file).exists():
+                trees = read_weights(run.out / "weights.npz", network)
+                found = measure(network, *trees, subset, options)
+                write_atomically(run.out / file, arrays(**found._asdict()))
+            found = Measured(*read_arrays(run.out / file, Measured._fields))
+            measured[method, run.result.seed] = found
+    _write_tables(options, measured)
+    _draw(options, measured, subset.labels.size)
+
+
+def _write_tables(options: Spectrum, measured: dict[tuple[Method, int], Measured]) -> None:
+    write_table(
+        options.out / "spectrum.csv",
+        ("method", "seed", "index", "eigenvalue", "residual"),
+        (
+            (*which, i, float(value), float(residual))
+            for which, m in measured.items()
+            for i, (value, residual) in enumerate(zip(m.values, m.residuals, strict=True), 1)
+        ),
+    )
+    write_table(
+        options.out / "spectrum_density.csv",
+        ("method", "seed", "eigenvalue", "density"),
+        (
+            (*which, float(value), float(density))
+            for which, m in measured.items()
+            # Every fourth point of the grid draws the same curve.
+            for value, density in zip(m.grid[::4], m.density[::4], strict=True)
+        ),
+    )
+
+
+def _draw(options: Spectrum, measured: dict[tuple[Method, int], Measured], images: int) -> None:
+    figure = new_figure(
+        11,
+        4.8,
+        "Hessian spectrum of the final networks",
+        f"{size_of_runs(options)}, {curves.schedule(options)}; "
+        f"Hessian on {images} training images, one line per seed",
+    )
+    top, density = figure.subplots(1, 2)
+    for (method, seed), m in measured.items():
+        i = options.methods.index(method) % len(COLORS)
+        label = method if seed == options.seeds[0] else None
+        style = {"color": COLORS[i], "linestyle": DASHES[i], "label": label, "linewidth": 1.3}
+        top.plot(np.arange(1, options.k + 1), m.values, marker=MARKERS[i], markersize=4, **style)
+        density.plot(m.grid, np.maximum(m.density, 1e-12), **style)
+    top.set(
+        xlabel="index of the eigenvalue",
+        ylabel="eigenvalue (loss per squared parameter)",
+        title=f"Top {options.k} eigenvalues",
+        ylim=(0, None),
+    )
+    peak = max(float(m.density.max()) for m in measured.values())
+    density.set(
+        xlabel="eigenvalue (loss per squared parameter)",
+        ylabel="density (logarithmic)",
+        title=f"Spectral density, {options.num_probes} probes",
+        yscale="log",
+        ylim=(1e-8 * peak, 2 * peak),
+    )
+    for axes in (top, density):
+        axes.grid(alpha=0.3)
+    top.legend()
+    write_figure(figure, options.out / "spectrum.png")

@@ -1,0 +1,132 @@
+"""A Flax network as pure functions of its parameters."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from numpy.typing import NDArray
+
+from experiments.data.dataset import Dataset
+from experiments.models import ModelName, build_model
+
+
+class Batch(NamedTuple):
+    """Images as unsigned bytes (..., height, width, channels) and their labels (...)."""
+
+    images: chex.Array
+    labels: chex.Array
+
+
+class Outcome(NamedTuple):
+    """What a pass over a batch brings beside its loss."""
+
+    accuracy: jax.Array
+    batch_stats: chex.ArrayTree
+
+
+# (params, batch_stats, images) -> logits, and the batch statistics after the pass
+Apply = Callable[[chex.ArrayTree, chex.ArrayTree, jax.Array], tuple[jax.Array, chex.ArrayTree]]
+
+
+class Network(NamedTuple):
+    """A network: its initial trees, and its forward pass in training and in evaluation."""
+
+    params: chex.ArrayTree
+    batch_stats: chex.ArrayTree
+    train: Apply
+    predict: Apply
+
+
+def build_network(
+    name: ModelName, data: Dataset, key: jax.Array, axis_name: str | None = None
+) -> Network:
+    """Build a network for a data set.
+
+    Args:
+        name: Its name.
+        data: The data set.
+        key: Key of its initial parameters.
+        axis_name: Axis of `jax.shard_map` over which BatchNorm averages in training.
+
+    Returns:
+        The network.
+    """
+    height, width, channels = map(int, data.train_images.shape[1:])
+    model = build_model(name, (height, width, channels), data.num_classes, key)
+    return as_functions(model, data.train_images, axis_name)
+
+
+def as_functions(
+    model: nnx.Module, train_images: NDArray[np.uint8], axis_name: str | None = None
+) -> Network:
+    """Take a Flax network apart.
+
+    Args:
+        model: The network, called as ``model(images, train=...)``.
+        train_images: Images from which its input's mean and standard deviation are taken, channel
+            by channel.
+        axis_name: Axis of `jax.shard_map` over which BatchNorm averages in training.
+
+    Returns:
+        The same network as functions of its parameters.
+    """
+    for _, module in nnx.iter_graph(model):
+        if isinstance(module, nnx.BatchNorm):
+            module.axis_name = axis_name
+    graphdef = nnx.graphdef(model)
+    mean, scale = _pixel_statistics(train_images)
+
+    def apply(train: bool) -> Apply:
+        def forward(
+            params: chex.ArrayTree, batch_stats: chex.ArrayTree, images: jax.Array
+        ) -> tuple[jax.Array, chex.ArrayTree]:
+            # Pure dicts make new variables, so that a trace never writes into an outer one's.
+            network = nnx.merge(graphdef, params, batch_stats)
+            logits = network((images.astype(jnp.float32) - mean) * scale, train=train)
+            return logits, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
+
+        return forward
+
+    return Network(
+        params=nnx.to_pure_dict(nnx.state(model, nnx.Param)),
+        batch_stats=nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)),
+        train=apply(train=True),
+        predict=apply(train=False),
+    )
+
+
+def loss_and_outcome(
+    apply: Apply, params: chex.ArrayTree, batch_stats: chex.ArrayTree, batch: Batch
+) -> tuple[jax.Array, Outcome]:
+    """Mean cross-entropy of a batch, with its accuracy and the new batch statistics."""
+    logits, batch_stats = apply(params, batch_stats, batch.images)
+    losses, hits = per_image(logits, batch.labels)
+    return losses.mean(), Outcome(hits.mean(), batch_stats)
+
+
+def batch_gradient(
+    apply: Apply, params: chex.ArrayTree, batch_stats: chex.ArrayTree, batch: Batch
+) -> tuple[chex.ArrayTree, tuple[jax.Array, jax.Array], chex.ArrayTree]:
+    """Gradient of a batch's mean cross-entropy, that and the accuracy, the new statistics."""
+    loss_fn = partial(loss_and_outcome, apply, batch_stats=batch_stats, batch=batch)
+    (loss, outcome), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+    return grads, (loss, outcome.accuracy), outcome.batch_stats
+
+
+def per_image(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Cross-entropy of each image, and 1 where its class is found, else 0."""
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return losses, (logits.argmax(-1) == labels).astype(jnp.float32)
+
+
+def _pixel_statistics(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and reciprocal standard deviation of each channel."""
+    flat = images.reshape(-1, images.shape[-1])
+    mean, deviation = flat.mean(axis=0, dtype=np.float64), flat.std(axis=0, dtype=np.float64)
+    return mean.astype(np.float32), (1 / np.maximum(deviation, 1e-6)).astype(np.float32)

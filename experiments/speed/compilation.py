@@ -1,0 +1,147 @@
+"""Compiling steps for a device that need not be there."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Sharding, SingleDeviceSharding
+
+from experiments.common.files import make_folder, write_json
+from experiments.common.machine import versions
+from experiments.common.options import positive
+from experiments.speed.steps import (
+    BASELINE,
+    CHOSEN_BETWEEN,
+    REFRESH,
+    Step,
+    all_steps,
+    as_option,
+    only,
+)
+from experiments.speed.workloads import WorkloadName, workload
+
+
+class Compiled(NamedTuple):
+    """What the compiler says of a step.
+
+    Attributes:
+        compile_seconds: Time of tracing, lowering and compilation, the median of several.
+        temporary_mib: Memory of intermediate values, as the compiler plans it.
+        argument_mib: Memory of parameters, optimizer state and batch.
+        gigaflops: Floating-point operations by its count; a loop's body counts once.
+        gigabytes: Bytes read and written by its count, likewise.
+    """
+
+    compile_seconds: float
+    temporary_mib: float
+    argument_mib: float
+    gigaflops: float
+    gigabytes: float
+
+
+STEPS = ("sgd", BASELINE, "sam", "xsam, oja", "xsam, subspace", REFRESH, CHOSEN_BETWEEN)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AbsentConfig:
+    """Options of the compilations."""
+
+    model: WorkloadName = "simple_cnn"
+    """Network, see experiments.speed."""
+    batch_size: int = 256
+    """Examples per step."""
+    steps: tuple[str, ...] = STEPS
+    """Names of the steps beside SAM in optax, see experiments.speed."""
+    out: Path
+    """Folder of the result, a JSON file named after what was compiled."""
+
+
+def shapes_on(sharding: Sharding, tree: Any) -> Any:
+    """Arrays as they would lie on devices that need not be there."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+    )
+
+
+def steps_for(config: AbsentConfig, device: jax.Device) -> tuple[dict[str, Step], Any, Any]:
+    """What is to be compiled for a device.
+
+    Returns:
+        The steps by name, the parameters and the batch, all without values.
+
+    Raises:
+        UserError: A step has no such name, or the folder cannot be written.
+    """
+    positive("batch-size", config.batch_size)
+    work = workload(config.model)
+    # Without those that are compiled by an option of XLA:CPU.
+    available = {name: s for name, s in all_steps(work).items() if s.compiler_options is None}
+    chosen = only(available, config.steps)
+    make_folder(config.out)
+    there = SingleDeviceSharding(device)
+    steps = {name: s._replace(state=shapes_on(there, s.state)) for name, s in chosen.items()}
+    return steps, *shapes_on(there, (work.params, work.batch(config.batch_size)))
+
+
+def save(
+    config: AbsentConfig,
+    program: str,
+    steps: dict[str, dict[str, float]],
+    *,
+    options: str = "",
+    prefix: str = "",
+    compiler: dict[str, str] | None = None,
+) -> Path:
+    """Write what was found of each step.
+
+    Args:
+        config: Options of the compilations.
+        program: Name of the module that was run.
+        steps: What was found.
+        options: Those of the program's own on its command line.
+        prefix: What the file's name begins with, before model and batch size.
+        compiler: The compiler's version by its package, beside those of JAX.
+
+    Returns:
+        The file.
+    """
+    chosen = "" if config.steps == STEPS else as_option(config.steps)
+    record = {
+        "command": f"python -m {program} --model {config.model} --batch-size {config.batch_size}"
+        f"{options}{chosen}",
+        "versions": versions() | (compiler or {}),
+        "steps": steps,
+    }
+    file = config.out / f"{prefix}{config.model}-{config.batch_size}.json"
+    write_json(file, record)
+    return file
+
+
+def compile_step(step: Step, params: Any, batch: Any) -> tuple[Callable[..., Any], Compiled]:
+    """Compile a step as a new process does, and what the compiler says of it."""
+    jax.clear_caches()
+    started = time.perf_counter()
+    lowered = jax.jit(step.function).lower(params, step.state, batch)
+    program = lowered.compile(compiler_options=step.compiler_options)
+    seconds = time.perf_counter() - started
+    memory: Any = program.memory_analysis()
+    cost: Any = program.cost_analysis()
+    return program, Compiled(
+        compile_seconds=seconds,
+        temporary_mib=memory.temp_size_in_bytes / 2**20,
+        argument_mib=memory.argument_size_in_bytes / 2**20,
+        gigaflops=cost["flops"] / 1e9,
+        gigabytes=cost["bytes accessed"] / 1e9,
+    )
+
+
+def seconds_of(call: Callable[[], Any], repeats: int) -> float:
+    """Mean time of a call among so many that are queued at once."""
+    started = time.perf_counter()
+    for _ in range(repeats):
+        result = call()
+    jax.block_until_ready(result)
+    return (time.perf_counter() - started) / repeats

@@ -1,0 +1,162 @@
+"""What a run tells while it goes on, the bar that shows it, and the steps that it left out."""
+
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import optax
+from numpy.typing import NDArray
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from experiments.training.step import EpochMetrics, StepMetrics, TrainState
+
+
+class Report(NamedTuple):
+    """A moment of a run.
+
+    Attributes:
+        epoch: The current epoch, counted from 1.
+        epochs: All epochs.
+        step: Steps taken.
+        steps: All steps.
+        loss: Mean training loss of the epoch so far, NaN before the first step.
+        accuracy: Mean training accuracy of the epoch so far, percent, NaN before the first step.
+        eigenvalue: Top Hessian eigenvalue: the method's own running estimate where it has one, else
+            the last measured one, None before there is any.
+        angle: Degrees in [0, 90] between the gradient and the eigenvector, from the same source.
+        test_accuracy: After the last epoch that has ended, percent, None before.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    accuracy: float
+    eigenvalue: float | None
+    angle: float | None
+    test_accuracy: float | None
+
+
+OnProgress = Callable[[Report], None]
+
+
+def report_of(
+    epochs: int, state: TrainState, metrics: StepMetrics, history: list[EpochMetrics]
+) -> Report:
+    """What is shown of a run.
+
+    Args:
+        epochs: Those of the whole run.
+        state: The state now.
+        metrics: Of the steps of this epoch.
+        history: The finished epochs.
+
+    Returns:
+        The report.
+    """
+    step, steps = int(state.step), len(metrics.loss)
+    epoch = max(step - 1, 0) // steps
+    done = step - epoch * steps
+    loss, accuracy = np.asarray(metrics.loss)[:done], np.asarray(metrics.accuracy)[:done]
+    good = ~np.isnan(loss)
+    measured = [line for line in history if line.lambda_max is not None]
+    eigenvalue, angle = (measured[-1].lambda_max, measured[-1].angle) if measured else (None, None)
+    estimate = optax.tree.get(state.opt_state, "eigenvalue")
+    if estimate is not None and float(estimate) != 0:  # a tracker's 0 is that it knows none
+        eigenvalue = float(estimate)
+        alignment = optax.tree.get(state.opt_state, "alignment")
+        if alignment is not None:
+            angle = math.degrees(math.acos(min(abs(float(alignment)), 1.0)))
+    return Report(
+        epoch=epoch + 1,
+        epochs=epochs,
+        step=step,
+        steps=epochs * steps,
+        loss=float(loss[good].mean()) if good.any() else math.nan,
+        accuracy=100 * float(accuracy[good].mean()) if good.any() else math.nan,
+        eigenvalue=eigenvalue,
+        angle=angle,
+        test_accuracy=history[-1].test_accuracy if history else None,
+    )
+
+
+@contextmanager
+def progress_bar() -> Iterator[OnProgress]:
+    """Show a live bar on the terminal, from the first report until the context ends.
+
+    Yields:
+        A function that moves the bar.
+    """
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[metrics]}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        expand=True,
+    )
+    task = bar.add_task("", metrics="")
+
+    def show(report: Report) -> None:
+        bar.update(
+            task,
+            total=report.steps,
+            completed=report.step,
+            description=f"epoch {report.epoch}/{report.epochs}",
+            metrics=_describe(report),
+        )
+        bar.start()
+
+    try:
+        yield show
+    finally:
+        # A bar that was never shown would leave an empty line.
+        if bar.live.is_started:
+            bar.stop()
+
+
+def _describe(report: Report) -> str:
+    if report.step == 0:
+        return "compiling"
+    parts = [f"loss {report.loss:.3f}", f"acc {report.accuracy:.1f}%"]
+    if report.eigenvalue is not None:
+        parts.append(f"λ {report.eigenvalue:.2f}")
+    if report.angle is not None:
+        parts.append(f"angle {report.angle:.0f}°")
+    if report.test_accuracy is not None:
+        parts.append(f"test {report.test_accuracy:.1f}%")
+    return " ".join(parts)
+
+
+def report_bad_steps(epoch: int, loss: jax.Array | NDArray[np.float32]) -> list[int]:
+    """Name the bad steps of an epoch on stderr.
+
+    Args:
+        epoch: Its number, from 1.
+        loss: Of all its steps, NaN for the bad ones.
+
+    Returns:
+        Their numbers in the run, from 1.
+    """
+    bad: list[int] = ((epoch - 1) * len(loss) + 1 + np.flatnonzero(np.isnan(loss))).tolist()
+    if bad:
+        steps = f"step{'s' * (len(bad) > 1)} {', '.join(map(str, bad))}"
+        print(f"epoch {epoch}: left out {steps}, not finite", file=sys.stderr)
+    return bad
+
+
+def mean_of_good(values: jax.Array, metrics: StepMetrics) -> float:
+    """The mean over the good steps; over all of them by the reduction of runs without bad ones."""
+    good = ~np.isnan(metrics.loss)
+    if good.all():
+        return float(np.mean(values))
+    return float(np.asarray(values)[good].mean()) if good.any() else math.nan
