@@ -10,12 +10,9 @@ from scipy.stats import qmc
 from experiments.data.dataset import DatasetName
 from experiments.models import ModelName
 from experiments.training.config import Method, TrainConfig
+from experiments.training.methods import METHODS
 from experiments.workers.planned import Cell, Planned
 from experiments.workers.store import Line
-
-# ASAM measures its radius in units of the parameters' own size: ten times SAM's, as its authors'
-# 0.5 is to 0.05.
-_RADIUS_UNIT: Mapping[Method, float] = {"asam": 10.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +70,7 @@ def tuning_runs(protocol: Protocol, cell: Cell) -> list[Planned]:
             replace(
                 _config(protocol, cell, seed),
                 learning_rate=learning_rate,
-                rho=rho * _RADIUS_UNIT.get(cell.method, 1.0),
+                rho=rho * METHODS[cell.method].radius_unit,
                 validation_images=tuning.validation_images,
                 # Chosen by accuracy: the curvature is measured in the runs that count.
                 curvature_every=0,

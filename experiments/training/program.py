@@ -26,7 +26,8 @@ from experiments.training.measure import (
     make_measure,
     make_trace,
 )
-from experiments.training.methods import Varied, build_method, varied
+from experiments.training.methods import ascent_part, build_method
+from experiments.training.spec import Varied, varied
 from experiments.training.step import StepMetrics, TrainState
 from xsam_jax import curvature
 
@@ -101,9 +102,9 @@ def start(config: ResolvedConfig, program: Program) -> tuple[RunChunk, TrainStat
 # One program, with its data, is kept: runs that share it come one after the other.
 @lru_cache(maxsize=1)
 def _program(config: ResolvedConfig, observe: Observe | None, devices: Devices) -> Program:
-    ascent_part = config.ascent_part if config.method == "xsam_part" else 1.0
     devices.check_batch(config.batch_size)
-    devices.check_batch(part_size(ascent_part, config.batch_size), "--ascent-part of --batch-size")
+    part = part_size(ascent_part(config), config.batch_size)
+    devices.check_batch(part, "--ascent-part of --batch-size")
     data = load_for(config)
     check_batch_size(config.batch_size, len(data.train_images))
     steps = steps_per_epoch(len(data.train_images), config.batch_size)
@@ -136,7 +137,7 @@ def _program(config: ResolvedConfig, observe: Observe | None, devices: Devices) 
             batch_size=config.batch_size,
             crop_padding=data.crop_padding if config.augment else 0,
             flip=data.flip and config.augment,
-            ascent_part=ascent_part,
+            ascent_part=ascent_part(config),
             devices=devices,
             max_bad_steps=config.max_bad_steps,
             curvature_apply=network.predict if config.curvature_mode == "evaluation" else None,

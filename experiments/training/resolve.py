@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from experiments.common.errors import UserError
 from experiments.common.options import (
@@ -14,62 +14,13 @@ from experiments.common.options import (
     Rule,
 )
 from experiments.models import BATCH_NORM
-from experiments.training.config import Method, Mode, ResolvedConfig, TrainConfig
-from experiments.training.methods import ONE_GRADIENT
+from experiments.training.config import ResolvedConfig, TrainConfig
+from experiments.training.methods import METHODS
 
-# The paper's radii, section 6.1, for WSAM and for the others, where they are not 0.05.
-_PAPER_RHO: dict[str, tuple[float, float]] = {
-    "fashion_mnist": (2.0, 0.05),
-    "cifar10": (2.0, 0.05),
-    "cifar100": (4.0, 0.1),
-}
-# ASAM measures its radius in units of the parameters' own size: its authors' for CIFAR-10.
-_ASAM_RHO = 0.5
-# p, a warm start, and the mode of the products: X-SAM's and Eigen-SAM's as in their authors' codes.
-_Schedule = tuple[int, bool, Mode]
-_AUTHORS: _Schedule = (5, True, "evaluation")
-_ALGORITHM_2: _Schedule = (100, False, "training")
-_EIGENVECTOR: dict[Method, _Schedule] = {
-    "xsam": _AUTHORS,
-    "xsam_projector": _AUTHORS,
-    "eigen_sam": (100, True, "evaluation"),
-    "xsam_p100": _ALGORITHM_2,
-    "xsam_part": _ALGORITHM_2,
-    "xsam_random": (5, False, "training"),
-    "xsam_lanczos": (10, False, "evaluation"),
-}
 # Two cores finish the digits within a minute, the measurements of the curvature included.
 _EPOCHS: dict[str, int] = {"digits": 24}
 _CURVATURE_EVERY: dict[str, int] = {"digits": 3}
 _CURVATURE_SAMPLES: dict[str, int] = {"digits": 256}
-
-
-_POWER_ITERATION: tuple[Method, ...] = (
-    "xsam",
-    "xsam_projector",
-    "xsam_p100",
-    "xsam_part",
-    "eigen_sam",
-)
-_OJA: tuple[Method, ...] = ("xsam_oja", "xsam_late", "xsam_sparse")
-_OTHER_VECTORS: tuple[Method, ...] = ("xsam_random", "xsam_lanczos")
-# What an option is for; other methods would ignore it.
-_METHODS_OF: dict[str, tuple[Method, ...]] = {
-    "rho": tuple(method for method in get_args(Method) if method not in ONE_GRADIENT),
-    "alpha": (*_POWER_ITERATION, *_OJA, "xsam_subspace", *_OTHER_VECTORS),
-    "gsam_alpha": ("gsam",),
-    "wsam_gamma": ("wsam",),
-    "fsam_sigma": ("friendly_sam",),
-    "fsam_decay": ("friendly_sam",),
-    "refresh_every": (*_POWER_ITERATION, *_OTHER_VECTORS),
-    "power_iters": _POWER_ITERATION,
-    "warm_start": _POWER_ITERATION,
-    "curvature_mode": (*_POWER_ITERATION, "xsam_lanczos"),
-    "oja_rate": _OJA,
-    "late_start": ("xsam_late",),
-    "sparse_every": ("xsam_sparse",),
-    "ascent_part": ("xsam_part",),
-}
 
 
 def refuse_ignored(config: TrainConfig) -> None:
@@ -82,7 +33,8 @@ def refuse_ignored(config: TrainConfig) -> None:
         UserError: An option that is not left at its default is for other methods, networks or data,
             or for tests on the test data and the run looks at none.
     """
-    for name, methods in _METHODS_OF.items():
+    for name in dict.fromkeys(option for spec in METHODS.values() for option in spec.options):
+        methods = [method for method, spec in METHODS.items() if name in spec.options]
         if config.method not in methods and getattr(config, name) != getattr(TrainConfig, name):
             raise UserError(
                 f"--{name.replace('_', '-')} is for {', '.join(methods)}, not for {config.method}."
@@ -111,14 +63,11 @@ def resolve(config: TrainConfig) -> ResolvedConfig:
     """
     method, dataset = config.method, config.dataset
     out = Path("runs", f"{dataset}-{config.model}-{method}-{config.seed}")
-    every, warm_start, mode = _EIGENVECTOR.get(method, _ALGORITHM_2)
-    wsam_rho, rho = _PAPER_RHO.get(dataset, (0.05, 0.05))
+    spec = METHODS[method]
     defaults = {
         "epochs": _EPOCHS.get(dataset, 200),
-        "rho": {"asam": _ASAM_RHO, "wsam": wsam_rho}.get(method, rho),
-        "refresh_every": every,
-        "warm_start": warm_start,
-        "curvature_mode": mode,
+        "rho": spec.rho(dataset),
+        **spec.schedule._asdict(),
         "curvature_every": _CURVATURE_EVERY.get(dataset, 1),
         "curvature_samples": _CURVATURE_SAMPLES.get(dataset, 512),
         "out": out,

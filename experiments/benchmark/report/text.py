@@ -9,21 +9,13 @@ from experiments.benchmark.report.pictures import accuracies, curves
 from experiments.benchmark.report.published import published
 from experiments.benchmark.report.statistics import Summary, holm, paired, summarize, verdict
 from experiments.common.errors import UserError
-from experiments.training.methods import ONE_GRADIENT, gradients_per_step
+from experiments.training.methods import METHODS, ONE_GRADIENT, gradients_per_step
 from experiments.workers.store import Line, but_for_the_seed
 
 _BASELINE = "sam"
-# X-SAM with alpha = 0, and what differs from it by a vector alone: the eigenvector's or another.
+# X-SAM with alpha = 0.
 _CONTROL = "normalized_sam"
-_WITH_A_VECTOR = (
-    "xsam",
-    "xsam_p100",
-    "xsam_projector",
-    "xsam_oja",
-    "xsam_subspace",
-    "xsam_random",
-    "xsam_lanczos",
-)
+_WITH_A_VECTOR = {method for method, spec in METHODS.items() if spec.control == _CONTROL}
 Runs = Mapping[str, Sequence[Line]]  # method -> its final runs
 Verdicts = Mapping[str, tuple[str, str]]  # method -> the difference in figures and in words
 
@@ -183,7 +175,7 @@ def _left_out(runs: Runs) -> list[str]:
 
 def _what_the_vector_adds(runs: Runs) -> list[str]:
     verdicts = _verdicts(
-        {method: lines for method, lines in runs.items() if method in (_CONTROL, *_WITH_A_VECTOR)},
+        {method: lines for method, lines in runs.items() if method in {_CONTROL, *_WITH_A_VECTOR}},
         _CONTROL,
     )
     if not verdicts:

@@ -1,5 +1,6 @@
 """Every name of a method gives its transformation before the same base optimizer."""
 
+import dataclasses
 from typing import Any, get_args
 
 import chex
@@ -10,7 +11,7 @@ import optax
 import pytest
 
 from experiments.training.config import Method, TrainConfig
-from experiments.training.methods import ONE_GRADIENT, build_method, gradients_per_step
+from experiments.training.methods import METHODS, ONE_GRADIENT, build_method, gradients_per_step
 from experiments.training.resolve import resolve
 from xsam_jax import oja, subspace, xsam
 
@@ -52,6 +53,12 @@ def test_trackers_without_products(method: Method, tracker: Any) -> None:
         _, state = tx.update(grads, state, params, grad_fn=jax.grad(loss))
         _, expected = bare.update(grads, expected, params, grad_fn=jax.grad(loss))
     chex.assert_trees_all_equal(state[0], expected)
+
+
+def test_every_name_is_in_the_table() -> None:
+    assert {*METHODS} == {*get_args(Method)}
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
+    assert all(fields >= {*spec.options} for spec in METHODS.values())
 
 
 @pytest.mark.parametrize("method", get_args(Method))
