@@ -63,11 +63,9 @@ def main() -> None:
                 return
             bar = progress_bar() if writes else nullcontext()
             with graceful_stop() as stopping, bar as progress:
-                result = train(
-                    command.config, progress=progress, stopping=stopping, devices=devices
-                )
+                run = train(command.config, progress=progress, stopping=stopping, devices=devices)
             if writes:
-                print(f"test accuracy {result.test_accuracy:.2f} %, results in {resolved.out}")
+                print(f"test accuracy {run.result.test_accuracy:.2f} %, results in {resolved.out}")
 
 
 if __name__ == "__main__":

@@ -57,21 +57,20 @@ def run_once(
     save = save or {}
     out = folder(config, runs, save)
     result = out / "result.json"
-    if not all((out / name).exists() for name in (*save, result.name)):
+    if all((out / name).exists() for name in (*save, result.name)):
+        try:
+            epochs = [EpochMetrics(**json.loads(line)) for line in (out / "metrics.jsonl").open()]
+            run = Run(out, Result(**json.loads(result.read_text())), epochs)
+        except (OSError, ValueError, TypeError):
+            raise damaged(out) from None
+    else:
 
         def on_end(state: TrainState) -> None:
             for name, content in save.items():
                 write_atomically(out / name, content(state))
 
-        train(replace(config, out=out), observe=observe, on_end=on_end)
-    try:
-        run = Run(
-            out,
-            Result(**json.loads(result.read_text())),
-            [EpochMetrics(**json.loads(line)) for line in (out / "metrics.jsonl").open()],
-        )
-    except (OSError, ValueError, TypeError):
-        raise damaged(out) from None
+        trained = train(replace(config, out=out), observe=observe, on_end=on_end)
+        run = Run(out, trained.result, trained.epochs)
     print(f"{out}: {run.result.test_accuracy:.2f} %, {run.result.seconds:.0f} s", flush=True)
     return run
 

@@ -46,13 +46,16 @@ class Snapshot(NamedTuple):
     seconds: float
 
 
-def save(out: Path, run: str, snapshot: Snapshot) -> None:
+def save(out: Path, run: str, snapshot: Snapshot) -> Path:
     """Write a checkpoint and remove those that it makes superfluous.
 
     Args:
         out: Folder of the run.
         run: What makes it this run, see `canonical`.
         snapshot: The run, in the memory of this host.
+
+    Returns:
+        Where it lies.
 
     Raises:
         UserError: It cannot be written; the checkpoints before it are untouched.
@@ -91,6 +94,7 @@ def save(out: Path, run: str, snapshot: Snapshot) -> None:
         raise UserError(f"no checkpoint can be written to {folder}: {reason}.") from None
     for old in checkpoints(out)[:-_KEPT]:
         shutil.rmtree(old, ignore_errors=True)
+    return place
 
 
 def restore(out: Path, run: str, start: Snapshot) -> Snapshot | None:

@@ -11,13 +11,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from experiments.common.machine import versions
 from experiments.data.dataset import Dataset, first_of_every_class, hold_out, with_wrong_labels
 from experiments.data.sources import load
 from experiments.models.network import Batch, build_network
 from experiments.training.batches import check_batch_size, part_size, steps_per_epoch
 from experiments.training.chunk import RunChunk, make_run_chunk, placed
-from experiments.training.config import ResolvedConfig
+from experiments.training.config import ResolvedConfig, TrainConfig, canonical
 from experiments.training.devices import AXIS, ONE_DEVICE, Devices
+from experiments.training.hosts import check_same, everywhere
 from experiments.training.measure import (
     Evaluation,
     Sharpness,
@@ -27,6 +29,7 @@ from experiments.training.measure import (
     make_trace,
 )
 from experiments.training.methods import ascent_part, build_method
+from experiments.training.resolve import resolve
 from experiments.training.spec import Varied, varied
 from experiments.training.step import StepMetrics, TrainState
 from xsam_jax import curvature
@@ -76,6 +79,19 @@ def program_of(
     """
     config = replace(config, seed=0, learning_rate=1.0, rho=0.0, out=Path())
     return _program(config, observe, devices)
+
+
+def prepare(
+    config: TrainConfig, observe: Observe | None, devices: Devices
+) -> tuple[ResolvedConfig, Program]:
+    """Resolve a run and build its program, in all of its processes.
+
+    Raises:
+        UserError: See `resolve` and `program_of`, or the processes do not agree.
+    """
+    resolved = everywhere(partial(resolve, config))
+    check_same("options and versions", f"{canonical(resolved)} {devices.fsdp} {versions()}")
+    return resolved, everywhere(partial(program_of, resolved, observe, devices))
 
 
 def start(config: ResolvedConfig, program: Program) -> tuple[RunChunk, TrainState]:

@@ -1,55 +1,59 @@
-"""Training runs, with their files: `train`."""
+"""A training run from its options to its result: `train`."""
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
-from functools import partial
+from contextlib import nullcontext
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from experiments.common.errors import (
-    BadNumbers,
-    Stopped,
-)
+from experiments.common.errors import BadNumbers, Stopped
 from experiments.common.machine import versions
-from experiments.training import checkpoint
 from experiments.training.checkpoint import Snapshot
 from experiments.training.chunk import empty_metrics, placed, take_steps
-from experiments.training.config import ResolvedConfig, TrainConfig, canonical
-from experiments.training.curves import write_curves
+from experiments.training.config import ResolvedConfig, TrainConfig
 from experiments.training.devices import ONE_DEVICE, Devices
-from experiments.training.hosts import any_of, check_same, everywhere, first
-from experiments.training.program import Observe, Program, program_of, start
-from experiments.training.progress import (
-    OnProgress,
-    mean_of_good,
-    report_bad_steps,
-    report_of,
-)
-from experiments.training.resolve import resolve
-from experiments.training.run_folder import Result, open_run, write_metrics, write_result
+from experiments.training.hosts import any_of
+from experiments.training.program import Observe, Program, prepare, start
+from experiments.training.progress import OnProgress, mean_of_good, report_bad_steps, report_of
+from experiments.training.run_folder import Result, RunFolder, open_run
 from experiments.training.step import EpochMetrics, StepMetrics, TrainState
+
+
+class Run(NamedTuple):
+    """What a training knows at its end.
+
+    Attributes:
+        result: What result.json holds.
+        epochs: The lines of metrics.jsonl.
+        state: All that training changed.
+    """
+
+    result: Result
+    epochs: list[EpochMetrics]
+    state: TrainState
 
 
 def train(
     config: TrainConfig,
     *,
+    keep: bool = True,
     progress: OnProgress | None = None,
     observe: Observe | None = None,
     on_end: Callable[[TrainState], None] | None = None,
     draw: bool = True,
     stopping: Callable[[], bool] | None = None,
     devices: Devices = ONE_DEVICE,
-) -> Result:
-    """Train a network and write config.json, metrics.jsonl, result.json and curves.png.
-
-    A run that was stopped before goes on from its last checkpoint, with the numbers it would have
-    had; only its wall times differ.
+) -> Run:
+    """Train a network.
 
     Args:
         config: The run; None fields take their defaults, see `resolve`.
+        keep: Write config.json, metrics.jsonl, result.json and curves.png, and checkpoints on the
+            way. A run that was stopped goes on from its last checkpoint, with the numbers it would
+            have had; only its wall times differ. Otherwise no file is read or written.
         progress: Called about twice a second and after every epoch. Without it an epoch is one
             dispatch. It changes no number.
         observe: Wraps the method; what it measures is kept in the state of the optimizer.
@@ -59,7 +63,7 @@ def train(
         devices: Those to use; they change the numbers by rounding errors only.
 
     Returns:
-        What result.json holds.
+        The result, the epochs and the final state.
 
     Raises:
         UserError: A value is out of range, the data are missing or damaged, or the directory holds
@@ -68,19 +72,14 @@ def train(
         Stopped: ``stopping`` said so.
     """
     started = time.perf_counter()
-    resolved = everywhere(partial(resolve, config))
-    check_same("options and versions", f"{canonical(resolved)} {devices.fsdp} {versions()}")
-    program = everywhere(partial(program_of, resolved, observe, devices))
-    with ExitStack() as held:
-        first(partial(open_run, resolved, held))
-        state, _, step_metrics, history, earlier = _run(resolved, program, progress, stopping)
+    resolved, program = prepare(config, observe, devices)
+    with open_run(resolved) if keep else nullcontext(RunFolder(resolved, kept=False)) as folder:
+        state, _, step_metrics, history, earlier = _run(
+            resolved, program, folder, progress, stopping
+        )
         last = history[-1]
         if draw:
-            title = (
-                f"{resolved.method}, {resolved.model} on {resolved.dataset}, seed {resolved.seed}"
-            )
-            tested_on = "the test set" if resolved.validation_images is None else "held-out images"
-            first(partial(write_curves, resolved.out, history, step_metrics, title, tested_on))
+            folder.write_curves(history, step_metrics)
         trace = None
         if resolved.trace_probes:
             trace = program.trace(devices.whole(state.params), state.batch_stats, program.subset)
@@ -101,14 +100,14 @@ def train(
         )
         if on_end is not None:
             on_end(state)
-        first(partial(write_result, resolved.out, result))
-        first(partial(checkpoint.remove, resolved.out))
-        return result
+        folder.finish(result)
+        return Run(result, history, state)
 
 
 def _run(
     config: ResolvedConfig,
     program: Program,
+    folder: RunFolder,
     progress: OnProgress | None,
     stopping: Callable[[], bool] | None,
 ) -> Snapshot:
@@ -119,30 +118,28 @@ def _run(
     run_chunk, state = start(config, program)
     metrics = devices.replicate(empty_metrics(steps))
     snapshot = Snapshot(state, metrics, [], [], 0.0)
-    found = first(partial(checkpoint.restore, config.out, canonical(config), snapshot))
+    found = folder.restore(snapshot)
     if found is not None:
         snapshot = found
         state, metrics = placed(found.state, devices), devices.replicate(found.metrics)
     _, _, step_metrics, history, earlier = snapshot
-    first(partial(write_metrics, config.out, history))
+    folder.write_metrics(history)
 
-    def save(state: TrainState, metrics: StepMetrics) -> None:
+    def save(state: TrainState, metrics: StepMetrics) -> Path | None:
         seconds = earlier + time.perf_counter() - began
         state, metrics = devices.fetch((state, metrics))
-        snapshot = Snapshot(state, metrics, step_metrics, history, seconds)
-        first(partial(checkpoint.save, config.out, canonical(config), snapshot))
+        return folder.save(Snapshot(state, metrics, step_metrics, history, seconds))
 
     def report(state: TrainState, metrics: StepMetrics) -> None:
         if 0 < config.max_bad_steps <= int(state.bad_steps):
-            save(state, metrics)
-            raise BadNumbers(no_end(config.out, state))
+            raise BadNumbers(_no_end(state, save(state, metrics)))
         if progress is not None:
             progress(report_of(config.epochs, state, metrics, history))
         if any_of(stopping is not None and stopping()):
-            save(state, metrics)
+            kept = f"the same command goes on from the checkpoint in {config.out}"
+            kept = "nothing of it is kept" if save(state, metrics) is None else kept
             raise Stopped(
-                f"stopped after step {int(state.step)} of {config.epochs * steps}; the same "
-                f"command goes on from the checkpoint in {config.out}"
+                f"stopped after step {int(state.step)} of {config.epochs * steps}; {kept}"
             )
 
     in_chunks = any_of(progress is not None or stopping is not None)
@@ -176,7 +173,7 @@ def _run(
                 bad_steps=bad_steps,
             )
         )
-        first(partial(write_metrics, config.out, history))
+        folder.write_metrics(history)
         every = config.checkpoint_every
         if every and epoch % every == 0 and epoch < config.epochs:
             save(state, metrics)
@@ -184,16 +181,12 @@ def _run(
     return Snapshot(state, metrics, step_metrics, history, earlier)
 
 
-def no_end(out: Path, state: TrainState) -> str:
-    """What is said when a run gives up.
-
-    Args:
-        out: Folder of the run, where a checkpoint of ``state`` lies.
-        state: The state after the last of too many bad steps in a row.
-    """
+def _no_end(state: TrainState, place: Path | None) -> str:
+    """What is said when a run gives up after too many bad steps in a row, and is saved there."""
     bad, last = int(state.bad_steps), int(state.step)
-    return (
-        f"loss or update not finite {bad} times in a row, first in step {last - bad + 1}: the "
-        f"state before it is in the checkpoint {checkpoint.place_of(out, last)}, from which "
-        "experiments.train goes on with a larger --max-bad-steps."
+    return f"loss or update not finite {bad} times in a row, first in step {last - bad + 1}" + (
+        "."
+        if place is None
+        else f": the state before it is in the checkpoint {place}, from which experiments.train "
+        "goes on with a larger --max-bad-steps."
     )

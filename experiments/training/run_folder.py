@@ -6,16 +6,22 @@ killed, never sees half of one.
 
 import json
 import math
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from experiments.common.errors import UserError
 from experiments.common.files import locked, write_atomically, write_json, writing
-from experiments.training.checkpoint import checkpoints
-from experiments.training.config import ResolvedConfig, identity
-from experiments.training.step import EpochMetrics
+from experiments.training import checkpoint
+from experiments.training.checkpoint import Snapshot
+from experiments.training.config import ResolvedConfig, canonical, identity
+from experiments.training.curves import write_curves
+from experiments.training.hosts import first
+from experiments.training.step import EpochMetrics, StepMetrics
+
+T = TypeVar("T")
 
 
 class Result(NamedTuple):
@@ -52,17 +58,64 @@ class Result(NamedTuple):
     versions: dict[str, str]
 
 
-def open_run(config: ResolvedConfig, held: ExitStack) -> None:
-    """Make the run's directory, keep other processes out of it and write config.json.
+class RunFolder(NamedTuple):
+    """The files of a run that goes on. Process 0 alone writes them, and the others wait for it.
+
+    Attributes:
+        config: The run's configuration.
+        kept: Whether there are any; otherwise nothing is read or written.
+    """
+
+    config: ResolvedConfig
+    kept: bool = True
+
+    def restore(self, start: Snapshot) -> Snapshot | None:
+        """The run as its last whole checkpoint has it, see `checkpoint.restore`."""
+        return self._do(checkpoint.restore, canonical(self.config), start)
+
+    def save(self, snapshot: Snapshot) -> Path | None:
+        """Write a checkpoint; its place, None where nothing is kept."""
+        return self._do(checkpoint.save, canonical(self.config), snapshot)
+
+    def write_metrics(self, epochs: Sequence[EpochMetrics]) -> None:
+        """Write metrics.jsonl."""
+        self._do(write_metrics, epochs)
+
+    def write_curves(self, epochs: Sequence[EpochMetrics], steps: Sequence[StepMetrics]) -> None:
+        """Draw curves.png, with the metrics of each epoch's steps behind those of the epochs."""
+        c = self.config
+        title = f"{c.method}, {c.model} on {c.dataset}, seed {c.seed}"
+        tested_on = "the test set" if c.validation_images is None else "held-out images"
+        self._do(write_curves, epochs, steps, title, tested_on)
+
+    def finish(self, result: Result) -> None:
+        """Write result.json, the mark of a finished run, which needs no checkpoints any more."""
+        self._do(_finish, result)
+
+    def _do(self, action: Callable[..., T], *args: Any) -> T | None:
+        return first(partial(action, self.config.out, *args)) if self.kept else None
+
+
+@contextmanager
+def open_run(config: ResolvedConfig) -> Iterator[RunFolder]:
+    """Make the run's directory and write config.json; keep other processes out until the end.
 
     Args:
         config: The run's configuration.
-        held: When it ends, the directory is free again.
+
+    Yields:
+        What reads and writes its other files.
 
     Raises:
         UserError: The directory cannot be written or is in use, or holds the run of another
             configuration, finished or with a checkpoint, or a config.json that no run wrote.
     """
+    with ExitStack() as held:
+        first(partial(_begin, config, held))
+        yield RunFolder(config)
+
+
+def _begin(config: ResolvedConfig, held: ExitStack) -> None:
     out = config.out
     with writing(f"--out {out}"):
         _refuse_other_run(config)
@@ -106,7 +159,7 @@ def _refuse_other_run(config: ResolvedConfig) -> None:
             "directory."
         )
     finished = (config.out / "result.json").exists()
-    if theirs != mine and (finished or checkpoints(config.out)):
+    if theirs != mine and (finished or checkpoint.checkpoints(config.out)):
         differing = [name for name in mine if mine[name] != theirs[name]]
         raise UserError(
             f"--out {config.out} holds {'a finished' if finished else 'an unfinished'} run with "
@@ -116,18 +169,18 @@ def _refuse_other_run(config: ResolvedConfig) -> None:
 
 def write_metrics(out: Path, epochs: Sequence[EpochMetrics]) -> None:
     """Write metrics.jsonl."""
-    lines = [json.dumps(_finite(epoch._asdict())) for epoch in epochs]
+    lines = [json.dumps(as_json(epoch)) for epoch in epochs]
     write_atomically(out / "metrics.jsonl", "".join(line + "\n" for line in lines).encode())
 
 
-def write_result(out: Path, result: Result) -> None:
-    """Write result.json, the mark of a finished run."""
-    write_json(out / "result.json", _finite(result._asdict()))
+def _finish(out: Path, result: Result) -> None:
+    write_json(out / "result.json", as_json(result))
+    checkpoint.remove(out)
 
 
-def _finite(fields: dict[str, Any]) -> dict[str, Any]:
+def as_json(numbers: EpochMetrics | Result) -> dict[str, Any]:
     """JSON has no NaN and no infinity: a training that diverged has null there."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in fields.items()
+        for name, value in numbers._asdict().items()
     }

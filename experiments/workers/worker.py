@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
-from tempfile import TemporaryDirectory
 from threading import Event, Thread
 from typing import Any
 
@@ -22,6 +21,7 @@ from experiments.common.errors import UserError
 from experiments.common.machine import peak_mib
 from experiments.training.config import TrainConfig
 from experiments.training.run import train
+from experiments.training.run_folder import as_json
 from experiments.workers.store import CURVES
 
 
@@ -46,22 +46,18 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
         finite, where it ran, CPU seconds and the process's peak memory so far; or the error.
     """
     cpu = time.process_time()
-    with TemporaryDirectory() as folder:
-        out = Path(folder, "run")
-        try:
-            # A trial that diverges is a bad one, and none that failed.
-            config = replace(config, out=out, checkpoint_every=0, max_bad_steps=0)
-            result = train(config, draw=False)
-        except UserError as error:
-            return {"error": str(error)}
-        except Exception as error:
-            first = str(error).partition("\n")[0]
-            return {"error": f"{type(error).__name__}: {first or 'no message'}"}
-        epochs = [json.loads(line) for line in (out / "metrics.jsonl").open()]
-        # The file has null where a number is not finite.
-        finished = json.loads((out / "result.json").read_text())
+    # A trial that diverges is a bad one, and none that failed.
+    config = replace(config, max_bad_steps=0)
+    try:
+        found = train(config, keep=False)
+    except UserError as error:
+        return {"error": str(error)}
+    except Exception as error:
+        first = str(error).partition("\n")[0]
+        return {"error": f"{type(error).__name__}: {first or 'no message'}"}
+    epochs = [as_json(epoch) for epoch in found.epochs]
     return {
-        "result": finished | {"steps": result.steps},
+        "result": as_json(found.result),
         "epochs": {name: [_short(epoch[name]) for epoch in epochs] for name in CURVES},
         "bad_steps": sum(len(epoch["bad_steps"]) for epoch in epochs),
         "platform": jax.default_backend(),

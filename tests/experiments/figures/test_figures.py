@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from experiments.models.network import Batch, build_network, loss_and_outcome
 from experiments.training.config import TrainConfig
 from experiments.training.measure import fixed_subset
 from experiments.training.resolve import resolve
+from experiments.training.run import Run
 from tests.experiments.figures.small_figures import refuse, table, tiny
 from xsam_jax import curvature
 
@@ -84,7 +85,7 @@ def test_alpha_has_one_row_of_every_run(tmp_path: Path, monkeypatch: pytest.Monk
     options = Alpha(**{**tiny(tmp_path), "alphas": (0.5, 0.0), "seeds": (0, 1)})
     trained: list[TrainConfig] = []
 
-    def fake(config: TrainConfig, **_: Any) -> None:
+    def fake(config: TrainConfig, **_: Any) -> Any:
         trained.append(config)
         assert config.out is not None
         config.out.mkdir(parents=True)
@@ -94,6 +95,7 @@ def test_alpha_has_one_row_of_every_run(tmp_path: Path, monkeypatch: pytest.Monk
         }
         (config.out / "result.json").write_text(json.dumps(fields))
         (config.out / "metrics.jsonl").write_text("")
+        return Run(runs.Result(**fields), [], cast(Any, None))
 
     monkeypatch.setattr(runs, "train", fake)
     make(options)

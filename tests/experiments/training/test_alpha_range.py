@@ -21,7 +21,7 @@ def test_projector(alpha: float, learns: bool, tmp_path: Path) -> None:
         out=tmp_path,
     )
     if learns:
-        assert train(config, draw=False).test_accuracy > 90
+        assert train(config, draw=False).result.test_accuracy > 90
     else:
         with pytest.warns(UserWarning, match="the safe range is alpha < 1"):
-            assert train(config, draw=False).test_accuracy < 50
+            assert train(config, draw=False).result.test_accuracy < 50

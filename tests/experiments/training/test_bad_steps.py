@@ -81,7 +81,7 @@ def test_bad_steps_change_nothing_and_are_listed(
 ) -> None:
     poison(place, 6, 9, factor)
     states: list[Any] = []
-    result = train(replace(CONFIG, out=tmp_path), on_end=states.append, draw=False)
+    result = train(replace(CONFIG, out=tmp_path), on_end=states.append, draw=False).result
     assert [epoch["bad_steps"] for epoch in epochs(tmp_path)] == [[], [7, 8], [9], []]
     said = capsys.readouterr().err
     assert "epoch 2: left out steps 7, 8, not finite" in said

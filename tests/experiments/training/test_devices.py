@@ -209,7 +209,7 @@ def test_eight_devices_take_the_trajectory_of_one(tmp_path: Path) -> None:
     def run(name: str, devices: Devices) -> tuple[dict[str, float], TrainState]:
         ends: list[TrainState] = []
         config = replace(CONFIG, out=tmp_path / name)
-        result = train(config, devices=devices, on_end=ends.append, draw=False)
+        result = train(config, devices=devices, on_end=ends.append, draw=False).result
         numbers = {k: v for k, v in result._asdict().items() if isinstance(v, float)}
         return numbers | {"seconds": 0}, devices.fetch(ends[0])
 

@@ -2,11 +2,11 @@
 
 import json
 import sys
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import chex
 import matplotlib.image
 import pytest
 
@@ -17,7 +17,7 @@ from experiments.training.program import _program
 from experiments.training.progress import Report
 from experiments.training.resolve import resolve
 from experiments.training.run import train
-from experiments.training.run_folder import Result, open_run, write_metrics
+from experiments.training.run_folder import Result, as_json, open_run, write_metrics
 from experiments.training.step import EpochMetrics
 
 
@@ -32,7 +32,7 @@ def test_xsam_learns_digits_and_writes_its_files(tmp_path: Path) -> None:
         batch_size=64, epochs=5, curvature_every=3, curvature_samples=64, num_matvecs=6, out=out
     )
     reports: list[Report] = []
-    result = train(config, progress=reports.append)
+    result = train(config, progress=reports.append).result
     assert {file.name for file in out.iterdir()} == {
         "config.json",
         "metrics.jsonl",
@@ -84,7 +84,7 @@ def test_same_seed_same_numbers_and_finished_runs_are_safe(
     config = TrainConfig(
         method="sgd", model="mlp", epochs=2, curvature_every=0, batch_size=100, seed=3
     )
-    again = train(TrainConfig(**{**vars(config), "out": tmp_path / "api"}))
+    again = train(TrainConfig(**{**vars(config), "out": tmp_path / "api"})).result
     assert again.lambda_max is None
 
     def numbers(directory: Path) -> list[dict[str, Any]]:
@@ -99,15 +99,31 @@ def test_same_seed_same_numbers_and_finished_runs_are_safe(
 
 def test_a_folder_is_for_one_run_at_a_time(tmp_path: Path) -> None:
     config = TrainConfig(method="sgd", epochs=1, curvature_every=0, out=tmp_path / "run")
-    with ExitStack() as held:
-        open_run(resolve(config), held)
-        write_metrics(config.out, [EpochMetrics(1, 0.5, 80.0, 0.6, 81.0, None, None, 1.0)])
+    with open_run(resolve(config)) as folder:
+        folder.write_metrics([EpochMetrics(1, 0.5, 80.0, 0.6, 81.0, None, None, 1.0)])
         before = {file.name: file.read_bytes() for file in config.out.iterdir()}
         with pytest.raises(UserError, match="is in use by another run"):
             train(config)
         assert {file.name: file.read_bytes() for file in config.out.iterdir()} == before
-    with ExitStack() as held:
-        open_run(resolve(config), held)
+    with open_run(resolve(config)):
+        pass
+
+
+def test_a_run_without_files_has_the_same_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bare = train(SMALL, keep=False)
+    assert not any(tmp_path.iterdir())
+    kept = train(replace(SMALL, out=tmp_path / "run"), draw=False)
+    assert bare.result._replace(seconds=0) == kept.result._replace(seconds=0)
+    assert [e._replace(seconds=0) for e in bare.epochs] == [
+        e._replace(seconds=0) for e in kept.epochs
+    ]
+    assert [line | {"seconds": 0} for line in metrics(tmp_path / "run")] == [
+        as_json(e._replace(seconds=0)) for e in kept.epochs
+    ]
+    chex.assert_trees_all_equal(bare.state, kept.state)
 
 
 def test_a_strange_config_is_left_alone(tmp_path: Path) -> None:
@@ -156,7 +172,7 @@ SMALL = TrainConfig(
 
 def test_runs_share_a_program_and_no_numbers(tmp_path: Path) -> None:
     def run(name: str, **changes: Any) -> Result:
-        result = train(replace(SMALL, out=tmp_path / name, **changes), draw=False)
+        result = train(replace(SMALL, out=tmp_path / name, **changes), draw=False).result
         assert not (tmp_path / name / "curves.png").exists()
         return result._replace(seconds=0)
 
@@ -177,6 +193,6 @@ def test_runs_share_a_program_and_no_numbers(tmp_path: Path) -> None:
 def test_progress_has_the_measured_curvature_of_a_method_that_knows_none(tmp_path: Path) -> None:
     reports: list[Report] = []
     config = replace(SMALL, method="xsam_random", curvature_every=1, out=tmp_path)
-    result = train(config, progress=reports.append, draw=False)
+    result = train(config, progress=reports.append, draw=False).result
     assert reports[0].eigenvalue is None
     assert reports[-1].eigenvalue == pytest.approx(result.lambda_max)
