@@ -11,6 +11,7 @@ from experiments.models.network import Apply, Batch
 from experiments.training.batches import augmented, epoch_order, steps_per_epoch
 from experiments.training.devices import ONE_DEVICE, Devices
 from experiments.training.hosts import from_first
+from experiments.training.spec import Varied
 from experiments.training.step import StepMetrics, TrainState, train_step
 from xsam_jax import channels_last
 
@@ -28,13 +29,16 @@ def placed(state: TrainState, devices: Devices) -> TrainState:
 
 # (state, metrics of the epoch so far, training data, step to stop before) -> state, metrics
 RunChunk = Callable[[TrainState, StepMetrics, Batch, int], tuple[TrainState, StepMetrics]]
+# The same for any run of a program: its `Varied` and the key of its batches come first.
+SharedChunk = Callable[
+    [Varied, jax.Array, TrainState, StepMetrics, Batch, int], tuple[TrainState, StepMetrics]
+]
 
 
 def make_run_chunk(
     apply: Apply,
-    tx: optax.GradientTransformationExtraArgs,
+    method: Callable[[Varied], optax.GradientTransformationExtraArgs],
     *,
-    key: jax.Array,
     batch_size: int,
     crop_padding: int,
     flip: bool,
@@ -42,7 +46,7 @@ def make_run_chunk(
     devices: Devices = ONE_DEVICE,
     max_bad_steps: int = 0,
     curvature_apply: Apply | None = None,
-) -> RunChunk:
+) -> SharedChunk:
     """A function to be compiled that takes any number of steps within one epoch.
 
     Batches and augmentation depend on the key and on ``state.step`` alone, so neither the length
@@ -50,8 +54,7 @@ def make_run_chunk(
 
     Args:
         apply: The network's forward pass in training.
-        tx: The method.
-        key: Key of the batches' order and augmentation.
+        method: The method of a run.
         batch_size: Images per step.
         crop_padding: See `augmented`.
         flip: See `augmented`.
@@ -63,25 +66,34 @@ def make_run_chunk(
     Returns:
         The function. The state and the metrics that it is given may be donated.
     """
-    order_key, augment_key = jax.random.split(key)
-
-    # Loops slow a CPU's convolutions down unless they are laid out for it.
-    @channels_last
-    def step(state: TrainState, data: Batch, indices: jax.Array) -> tuple[TrainState, StepMetrics]:
-        key = jax.random.fold_in(augment_key, state.step)
-        images = augmented(data.images, indices, key, crop_padding=crop_padding, flip=flip)
-        batch = devices.split(Batch(images, data.labels[indices]))
-        state, loss, accuracy = train_step(
-            apply, tx, state, batch, ascent_part, devices, curvature_apply
-        )
-        state = state._replace(
-            params=devices.keep(state.params), opt_state=devices.keep(state.opt_state)
-        )
-        return state, StepMetrics(loss, accuracy)
 
     def run_chunk(
-        state: TrainState, metrics: StepMetrics, data: Batch, stop: int
+        values: Varied,
+        key: jax.Array,
+        state: TrainState,
+        metrics: StepMetrics,
+        data: Batch,
+        stop: int,
     ) -> tuple[TrainState, StepMetrics]:
+        order_key, augment_key = jax.random.split(key)
+        tx = method(values)
+
+        # Loops slow a CPU's convolutions down unless they are laid out for it.
+        @channels_last
+        def step(
+            state: TrainState, data: Batch, indices: jax.Array
+        ) -> tuple[TrainState, StepMetrics]:
+            key = jax.random.fold_in(augment_key, state.step)
+            images = augmented(data.images, indices, key, crop_padding=crop_padding, flip=flip)
+            batch = devices.split(Batch(images, data.labels[indices]))
+            state, loss, accuracy = train_step(
+                apply, tx, state, batch, ascent_part, devices, curvature_apply
+            )
+            state = state._replace(
+                params=devices.keep(state.params), opt_state=devices.keep(state.opt_state)
+            )
+            return state, StepMetrics(loss, accuracy)
+
         num_images = len(data.images)
         steps = steps_per_epoch(num_images, batch_size)
         first = state.step - state.step % steps
@@ -123,7 +135,7 @@ def take_steps(
     """Take the steps up to ``stop``, in one dispatch or in chunks to look in between.
 
     Args:
-        run_chunk: From `make_run_chunk`.
+        run_chunk: From `make_run_chunk`, for one run.
         state: State before; donated.
         metrics: Metrics of the epoch; donated.
         data: Training data.

@@ -1,9 +1,8 @@
 """A training run as compiled functions, which runs of one configuration share."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import NamedTuple
 
 import chex
@@ -16,7 +15,7 @@ from experiments.data.dataset import Dataset, first_of_every_class, hold_out, wi
 from experiments.data.sources import load
 from experiments.models.network import Batch, build_network
 from experiments.training.batches import check_batch_size, part_size, steps_per_epoch
-from experiments.training.chunk import RunChunk, make_run_chunk, placed
+from experiments.training.chunk import RunChunk, SharedChunk, make_run_chunk, placed
 from experiments.training.config import ResolvedConfig, TrainConfig, canonical
 from experiments.training.devices import AXIS, ONE_DEVICE, Devices
 from experiments.training.hosts import check_same, everywhere
@@ -31,7 +30,7 @@ from experiments.training.measure import (
 from experiments.training.methods import ascent_part, build_method
 from experiments.training.resolve import resolve
 from experiments.training.spec import Varied, varied
-from experiments.training.step import StepMetrics, TrainState
+from experiments.training.step import TrainState
 from xsam_jax import curvature
 
 _EVALUATION_BATCH = 256
@@ -52,9 +51,7 @@ class Program(NamedTuple):
     test_data: Batch
     subset: Batch  # on which the curvature is measured
     method: Callable[[Varied], optax.GradientTransformationExtraArgs]
-    run_chunk: Callable[
-        [Varied, jax.Array, TrainState, StepMetrics, Batch, int], tuple[TrainState, StepMetrics]
-    ]
+    run_chunk: SharedChunk
     evaluate: Callable[[chex.ArrayTree, chex.ArrayTree, Batch], Evaluation]
     measure: Callable[[chex.ArrayTree, chex.ArrayTree, Batch], Sharpness]
     trace: Callable[[chex.ArrayTree, chex.ArrayTree, Batch], curvature.Estimate]
@@ -77,8 +74,7 @@ def program_of(
         UserError: The data are missing or damaged, or fewer than a batch, or a batch cannot be
             divided among the devices.
     """
-    config = replace(config, seed=0, learning_rate=1.0, rho=0.0, out=Path())
-    return _program(config, observe, devices)
+    return _program(_shared(config), observe, devices)
 
 
 def prepare(
@@ -115,9 +111,24 @@ def start(config: ResolvedConfig, program: Program) -> tuple[RunChunk, TrainStat
     return partial(program.run_chunk, varied(config), batch_key), placed(state, devices)
 
 
+@dataclass(frozen=True)
+class _Shared:
+    """What a program is kept by: equal for runs that differ in its arguments and places alone."""
+
+    fields: tuple[tuple[str, object], ...]
+    config: ResolvedConfig = field(compare=False)
+
+
+def _shared(config: ResolvedConfig) -> _Shared:
+    own = {*Varied._fields, "out"}
+    fields = ((name, value) for name, value in vars(config).items() if name not in own)
+    return _Shared(tuple(fields), config)
+
+
 # One program, with its data, is kept: runs that share it come one after the other.
 @lru_cache(maxsize=1)
-def _program(config: ResolvedConfig, observe: Observe | None, devices: Devices) -> Program:
+def _program(shared: _Shared, observe: Observe | None, devices: Devices) -> Program:
+    config = shared.config
     devices.check_batch(config.batch_size)
     part = part_size(ascent_part(config), config.batch_size)
     devices.check_batch(part, "--ascent-part of --batch-size")
@@ -137,28 +148,17 @@ def _program(config: ResolvedConfig, observe: Observe | None, devices: Devices) 
         tx = build_method(config, config.epochs * steps, values)
         return tx if observe is None else observe(tx, config.epochs * steps)
 
-    @partial(jax.jit, donate_argnums=(2, 3))
-    def run_chunk(
-        values: Varied,
-        key: jax.Array,
-        state: TrainState,
-        metrics: StepMetrics,
-        data_: Batch,
-        stop: int,
-    ) -> tuple[TrainState, StepMetrics]:
-        return make_run_chunk(
-            network.train,
-            method(values),
-            key=key,
-            batch_size=config.batch_size,
-            crop_padding=data.crop_padding if config.augment else 0,
-            flip=data.flip and config.augment,
-            ascent_part=ascent_part(config),
-            devices=devices,
-            max_bad_steps=config.max_bad_steps,
-            curvature_apply=network.predict if config.curvature_mode == "evaluation" else None,
-        )(state, metrics, data_, stop)
-
+    run_chunk = make_run_chunk(
+        network.train,
+        method,
+        batch_size=config.batch_size,
+        crop_padding=data.crop_padding if config.augment else 0,
+        flip=data.flip and config.augment,
+        ascent_part=ascent_part(config),
+        devices=devices,
+        max_bad_steps=config.max_bad_steps,
+        curvature_apply=network.predict if config.curvature_mode == "evaluation" else None,
+    )
     return Program(
         data=data,
         devices=devices,
@@ -167,7 +167,7 @@ def _program(config: ResolvedConfig, observe: Observe | None, devices: Devices) 
         test_data=devices.replicate(Batch(data.test_images, data.test_labels)),
         subset=devices.replicate(fixed_subset(train_data, config.curvature_samples)),
         method=method,
-        run_chunk=run_chunk,
+        run_chunk=jax.jit(run_chunk, donate_argnums=(2, 3)),
         evaluate=make_evaluate(predict, _EVALUATION_BATCH),
         measure=make_measure(predict, config.num_matvecs),
         trace=make_trace(predict, config.trace_probes),

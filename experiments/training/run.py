@@ -136,10 +136,11 @@ def _run(
         if progress is not None:
             progress(report_of(config.epochs, state, metrics, history))
         if any_of(stopping is not None and stopping()):
-            kept = f"the same command goes on from the checkpoint in {config.out}"
-            kept = "nothing of it is kept" if save(state, metrics) is None else kept
+            place = save(state, metrics)
+            goes_on = f"the same command goes on from the checkpoint in {config.out}"
             raise Stopped(
-                f"stopped after step {int(state.step)} of {config.epochs * steps}; {kept}"
+                f"stopped after step {int(state.step)} of {config.epochs * steps}; "
+                f"{goes_on if place else 'nothing of it is kept'}"
             )
 
     in_chunks = any_of(progress is not None or stopping is not None)

@@ -47,7 +47,7 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
     """
     cpu = time.process_time()
     # A trial that diverges is a bad one, and none that failed.
-    config = replace(config, max_bad_steps=0)
+    config = replace(config, checkpoint_every=0, max_bad_steps=0)
     try:
         found = train(config, keep=False)
     except UserError as error:

@@ -26,6 +26,7 @@ from experiments.training.devices import AXIS, ONE_DEVICE, Devices, choose
 from experiments.training.program import program_of, start
 from experiments.training.resolve import resolve
 from experiments.training.run import train
+from experiments.training.spec import Varied
 from experiments.training.step import TrainState
 from tests.experiments.conftest import Fails
 from tests.experiments.training.test_train_step import DATA, IMAGES, Small
@@ -192,8 +193,7 @@ def batch_norm_steps(devices: Devices) -> Any:
     )
     run_chunk = make_run_chunk(
         network.train,
-        tx,
-        key=jax.random.key(0),
+        lambda _: tx,
         batch_size=8,
         crop_padding=1,
         flip=True,
@@ -202,7 +202,8 @@ def batch_norm_steps(devices: Devices) -> Any:
     state = TrainState(
         jnp.zeros((), jnp.int32), network.params, network.batch_stats, tx.init(network.params)
     )
-    return jax.jit(run_chunk), (state, empty_metrics(3), DATA, jnp.int32(3))
+    one_run = partial(run_chunk, Varied(0, 0.0, 0.0), jax.random.key(0))
+    return jax.jit(one_run), (state, empty_metrics(3), DATA, jnp.int32(3))
 
 
 def test_eight_devices_take_the_trajectory_of_one(tmp_path: Path) -> None:

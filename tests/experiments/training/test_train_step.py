@@ -13,6 +13,7 @@ from flax import nnx
 from experiments.models.network import Batch, Network, as_functions, loss_and_outcome, per_image
 from experiments.training.chunk import empty_metrics, make_run_chunk, take_steps
 from experiments.training.measure import fixed_subset, make_evaluate, make_measure, make_trace
+from experiments.training.spec import Varied
 from experiments.training.step import StepMetrics, TrainState, train_step
 from xsam_jax import power_iteration, sam, xsam
 
@@ -33,6 +34,7 @@ class Small(nnx.Module):
         return self.head(x.mean(axis=(1, 2)))
 
 
+NO_VALUES = Varied(0, 0.0, 0.0)
 SGD = optax.with_extra_args_support(optax.sgd(0.1, momentum=0.9))
 SAM = optax.chain(sam(0.5), SGD)
 
@@ -125,10 +127,12 @@ def test_mode_of_hessian_products(network: Network, mode: str) -> None:
 
 
 def test_chunks_change_nothing(network: Network) -> None:
-    run_chunk = jax.jit(
-        make_run_chunk(
-            network.train, SAM, key=jax.random.key(0), batch_size=8, crop_padding=1, flip=True
-        )
+    run_chunk = partial(
+        jax.jit(
+            make_run_chunk(network.train, lambda _: SAM, batch_size=8, crop_padding=1, flip=True)
+        ),
+        NO_VALUES,
+        jax.random.key(0),
     )
 
     def run(*stops: int) -> tuple[TrainState, StepMetrics]:
@@ -145,10 +149,12 @@ def test_chunks_change_nothing(network: Network) -> None:
 
 def test_steps_are_reported_as_they_are_taken(network: Network) -> None:
     state = start(network, SGD)
-    run_chunk = jax.jit(
-        make_run_chunk(
-            network.train, SGD, key=jax.random.key(0), batch_size=2, crop_padding=0, flip=False
-        )
+    run_chunk = partial(
+        jax.jit(
+            make_run_chunk(network.train, lambda _: SGD, batch_size=2, crop_padding=0, flip=False)
+        ),
+        NO_VALUES,
+        jax.random.key(0),
     )
     seen: list[int] = []
     state, _ = take_steps(
