@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from experiments.common.errors import UserError, command_line, exit_on_user_error
 from experiments.common.files import make_folder, write_json
 from experiments.common.machine import device, peak_mib, versions
+from experiments.common.options import NONE_OR_ONE, check, command
 from experiments.data.dataset import DatasetName
 from experiments.data.sources import load
 from experiments.models import ModelName
@@ -75,11 +76,8 @@ def measure(config: LambdaMaxConfig) -> dict[str, Any]:
     """
     data = load(config.dataset, config.data_dir)
     sizes = [config.images] if config.start_images is None else [config.start_images, config.images]
-    if min(*sizes, config.batch_size, config.num_matvecs, config.start_matvecs) < 1:
-        raise UserError(
-            "--images, --start-images, --batch-size, --num-matvecs and --start-matvecs must be at "
-            "least 1."
-        )
+    for name in ("images", "start_images", "batch_size", "num_matvecs", "start_matvecs"):
+        check(name, getattr(config, name), NONE_OR_ONE)
     if config.start_images is None and config.start_matvecs != LambdaMaxConfig.start_matvecs:
         raise UserError("--start-matvecs is for a start from --start-images, and there are none.")
     for option, size in zip(("--images", "--start-images"), reversed(sizes), strict=False):
@@ -140,15 +138,17 @@ def main() -> None:
     """Run the command line."""
     with exit_on_user_error():
         config = command_line(LambdaMaxConfig, "experiments.lambda_max", __doc__)
-        start = (
-            f" --start-images {config.start_images} --start-matvecs {config.start_matvecs}"
-            if config.start_images is not None
-            else ""
-        )
         record = {
-            "command": f"python -m experiments.lambda_max --model {config.model} --dataset "
-            f"{config.dataset} --images {config.images} --batch-size {config.batch_size} "
-            f"--num-matvecs {config.num_matvecs}{start}",
+            "command": command(
+                "experiments.lambda_max",
+                model=config.model,
+                dataset=config.dataset,
+                images=config.images,
+                batch_size=config.batch_size,
+                num_matvecs=config.num_matvecs,
+                start_images=config.start_images,
+                start_matvecs=None if config.start_images is None else config.start_matvecs,
+            ),
             **measure(config),
         }
         name = f"{jax.default_backend()}-{config.model}-{config.dataset}-{config.images}.json"

@@ -33,7 +33,7 @@ from experiments.benchmark.report.write import write_report
 from experiments.common.errors import UserError, command_line, exit_on_user_error
 from experiments.common.files import make_folder
 from experiments.common.machine import cores
-from experiments.common.options import distinct, positive, seeds
+from experiments.common.options import AT_LEAST_ONE, check, distinct, seeds
 from experiments.data.dataset import DatasetName
 from experiments.data.sources import load
 from experiments.models import ModelName
@@ -208,7 +208,7 @@ def main() -> None:
         config = command_line(BenchmarkConfig, "experiments.benchmark", __doc__)
         protocol = protocol_of(config)
         if config.jobs is not None:
-            positive("jobs", config.jobs)
+            check("jobs", config.jobs, AT_LEAST_ONE)
         # Each process would take three quarters of a GPU, this one too, which only asks for it.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         on_cpu = jax.default_backend() == "cpu"

@@ -1,4 +1,4 @@
-"""Checks of options that several programs have."""
+"""Checks of options, and the command line that has them."""
 
 import math
 from collections.abc import Callable
@@ -6,13 +6,31 @@ from typing import Any
 
 from experiments.common.errors import UserError
 
-# A value is allowed, and how an error says what is.
+# Which values are allowed, and how an error says so.
 Rule = tuple[Callable[[Any], bool], str]
-NONE_OR_ONE: Rule = (lambda x: x is None or x >= 1, "at least 1")
 AT_LEAST_ONE: Rule = (lambda x: x >= 1, "at least 1")
+NONE_OR_ONE: Rule = (lambda x: x is None or x >= 1, "at least 1")
 NOT_NEGATIVE: Rule = (lambda x: x >= 0 and math.isfinite(x), "finite and not negative")
 POSITIVE: Rule = (lambda x: x > 0 and math.isfinite(x), "finite and above 0")
 FRACTION: Rule = (lambda x: 0 <= x < 1, "in [0, 1)")
+ALPHA: Rule = (lambda x: 0 <= x <= 2, "in [0, 2]")
+SEED: Rule = (lambda x: 0 <= x < 2**32, "in [0, 2**32)")
+
+
+def check(name: str, value: Any, rule: Rule) -> None:
+    """Refuse a value that is not allowed.
+
+    Args:
+        name: The option's, with or without underscores.
+        value: Its value.
+        rule: Which ones are allowed.
+
+    Raises:
+        UserError: It is not; the text names the option and what is allowed.
+    """
+    allowed, words = rule
+    if not allowed(value):
+        raise UserError(f"--{name.replace('_', '-')} must be {words}, not {value}.")
 
 
 def distinct(name: str, values: tuple[Any, ...]) -> None:
@@ -32,15 +50,23 @@ def seeds(name: str, values: tuple[int, ...]) -> None:
         UserError: They are; the text names the option.
     """
     distinct(name, values)
-    if not all(0 <= value < 2**32 for value in values):
-        raise UserError(f"--{name} must be in [0, 2**32), not {', '.join(map(str, values))}.")
+    for value in values:
+        check(name, value, SEED)
 
 
-def positive(name: str, value: int) -> None:
-    """Refuse a number below 1.
+def command(program: str, **options: Any) -> str:
+    """The command that made a file.
 
-    Raises:
-        UserError: It is; the text names the option.
+    Args:
+        program: Name of the module.
+        **options: Its options; those that are None are left out.
+
+    Returns:
+        The command line, what is a tuple in quotes.
     """
-    if value < 1:
-        raise UserError(f"--{name} must be at least 1, not {value}.")
+
+    def words(value: Any) -> str:
+        return " ".join(f'"{v}"' for v in value) if isinstance(value, tuple) else str(value)
+
+    given = {name.replace("_", "-"): words(v) for name, v in options.items() if v is not None}
+    return " ".join([f"python -m {program}", *(f"--{name} {v}" for name, v in given.items())])

@@ -6,8 +6,7 @@ from typing import Literal
 import numpy as np
 
 from experiments.common.drawing import COLORS, MARKERS, new_figure, write_figure, write_table
-from experiments.common.errors import UserError
-from experiments.common.options import distinct
+from experiments.common.options import ALPHA, check, distinct
 from experiments.figures.options import FigureOptions, size_of_runs, train_config
 from experiments.figures.runs import run_once
 from experiments.training.config import TrainConfig
@@ -47,8 +46,7 @@ def make(options: Alpha) -> None:
     distinct("alphas", options.alphas)
     alphas = sorted(options.alphas)
     for alpha in alphas:
-        if not 0 <= alpha <= 2:
-            raise UserError(f"--alphas must be in [0, 2], not {alpha:g}.")
+        check("alphas", alpha, ALPHA)
     # The other options before the first run, not when its turn comes.
     last = resolve(config_at(options, "xsam", alphas[-1], options.seeds[0]))
     seeds = options.seeds

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from experiments.common.drawing import COLORS, new_figure, write_figure, write_table
-from experiments.common.options import positive
+from experiments.common.options import AT_LEAST_ONE, check
 from experiments.figures.alignment import Measured, measure, observe
 from experiments.figures.options import FigureOptions, size_of_runs, train_config
 from experiments.figures.runs import arrays, read_arrays, run_once
@@ -42,8 +42,8 @@ def histogram(degrees: NDArray[np.floating[Any]]) -> tuple[NDArray[np.intp], NDA
 
 def make(options: Angle) -> None:
     """Train with SAM and write angle.png and angle.csv."""
-    positive("every", options.every)
-    positive("num-matvecs", options.num_matvecs)
+    check("every", options.every, AT_LEAST_ONE)
+    check("num-matvecs", options.num_matvecs, AT_LEAST_ONE)
     name = f"angles-and-changes-{options.every}-{options.num_matvecs}.npz"
     rho = resolve(train_config(options, method="sam")).rho
     # One for all seeds: a run is compiled anew for another one.

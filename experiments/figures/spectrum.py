@@ -16,9 +16,8 @@ from experiments.common.drawing import (
     write_figure,
     write_table,
 )
-from experiments.common.errors import UserError
 from experiments.common.files import write_atomically
-from experiments.common.options import positive
+from experiments.common.options import AT_LEAST_ONE, check
 from experiments.figures import curves
 from experiments.figures.curves import Curves
 from experiments.figures.options import size_of_runs, train_config
@@ -95,12 +94,10 @@ def measure(
 
 def make(options: Spectrum) -> None:
     """Train with all methods and write spectrum.png, spectrum.csv and spectrum_density.csv."""
-    for name in ("k", "spectrum-matvecs", "num-probes"):
-        positive(name, getattr(options, name.replace("-", "_")))
-    if options.k > options.spectrum_matvecs:
-        raise UserError(
-            f"--k must be at most --spectrum-matvecs {options.spectrum_matvecs}, not {options.k}."
-        )
+    for name in ("k", "spectrum_matvecs", "num_probes"):
+        check(name, getattr(options, name), AT_LEAST_ONE)
+    products = options.spectrum_matvecs
+    check("k", options.k, (lambda k: k <= products, f"at most --spectrum-matvecs {products}"))
     finished = curves.runs(options)
     config = resolve(train_config(options, curvature_samples=options.curvature_samples))
     data = load_for(config)

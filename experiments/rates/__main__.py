@@ -21,7 +21,7 @@ from rich.progress import track
 from experiments.common.errors import command_line, exit_on_user_error
 from experiments.common.files import make_folder
 from experiments.common.machine import cores
-from experiments.common.options import distinct, positive, seeds
+from experiments.common.options import AT_LEAST_ONE, check, distinct, seeds
 from experiments.data.sources import load
 from experiments.rates.plan import RATES, TASKS, RatesConfig, curves, runs_of
 from experiments.rates.report import write_report
@@ -79,7 +79,7 @@ def main() -> None:
             distinct(name, getattr(config, name))
         seeds("seeds", config.seeds)
         jobs = cores() if config.jobs is None else config.jobs
-        positive("jobs", jobs)
+        check("jobs", jobs, AT_LEAST_ONE)
         for task in config.tasks:
             load(TASKS[task]["dataset"], config.data_dir)
         signal.signal(signal.SIGTERM, signal.default_int_handler)

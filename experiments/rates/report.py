@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from experiments.common.drawing import COLORS, DASHES, MARKERS, png, write_table
 from experiments.common.files import write_atomically
+from experiments.common.tables import markdown
 from experiments.rates.plan import RATES, Curve, RatesConfig, curves, runs_of
 from experiments.workers.store import Line
 
@@ -34,20 +35,22 @@ def best(at: Mapping[float, tuple[float, float]]) -> float:
 
 def table(config: RatesConfig, means: Means) -> str:
     """The best rates in Markdown, and their ratio to SAM's in the same setting."""
-    lines = [
-        "| task | optimizer | schedule | method | best rate | to SAM's | held-out accuracy |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    header = (
+        *Curve._fields,
+        "best rate",
+        "to SAM's",
+        "held-out accuracy",
+    )
+    rows = []
     for curve in sorted(means, key=lambda c: (c.task, c.optimizer, c.schedule)):
         at, tried = means[curve], RATES[curve.optimizer]
         rate, sam = best(at), means.get(curve._replace(method="sam"))
         edge = " (lowest tried)" if rate == tried[0] else " (highest tried)"
         ratio = "" if sam is None else f"{rate / best(sam):g}"
         accuracy, error = at[rate]
-        cells = (curve.task, curve.optimizer, curve.schedule, curve.method)
         shown = f"{rate:g}{edge if rate in (tried[0], tried[-1]) else ''}"
-        lines.append(f"| {' | '.join(cells)} | {shown} | {ratio} | {accuracy:.2f} ± {error:.2f} |")
-    return "\n".join(lines)
+        rows.append((*curve, shown, ratio, f"{accuracy:.2f} ± {error:.2f}"))
+    return markdown(header, rows)
 
 
 def write_report(config: RatesConfig, lines: Iterable[Line]) -> None:

@@ -26,6 +26,7 @@ import numpy as np
 from experiments.common.errors import UserError, command_line, exit_on_user_error
 from experiments.common.files import make_folder, write_json
 from experiments.common.machine import device, peak_device_mib, peak_mib, versions
+from experiments.common.options import AT_LEAST_ONE, NONE_OR_ONE, check, command
 from experiments.speed.compilation import Compiled, compile_step, seconds_of
 from experiments.speed.steps import (
     BASELINE,
@@ -33,7 +34,6 @@ from experiments.speed.steps import (
     QUARTER,
     Step,
     all_steps,
-    as_option,
     epoch,
     only,
 )
@@ -145,20 +145,22 @@ def main() -> None:
     """Run the command line."""
     with exit_on_user_error():
         config = command_line(SpeedConfig, "experiments.speed", __doc__)
-        batch_size = 1 if config.batch_size is None else config.batch_size
-        sizes = (batch_size, config.memory_mib, config.rounds, config.compilations)
-        if min(sizes) < 1 or config.epoch_steps < 0:
-            raise UserError(
-                "--batch-size, --memory-mib, --rounds and --compilations must be at least 1, "
-                "--epoch-steps at least 0."
-            )
+        check("batch_size", config.batch_size, NONE_OR_ONE)
+        for name in ("memory_mib", "rounds", "compilations"):
+            check(name, getattr(config, name), AT_LEAST_ONE)
+        check("epoch_steps", config.epoch_steps, (lambda x: x >= 0, "at least 0"))
         size, rows = measure(config)
         name = f"{jax.default_backend()}-{config.model}-{size}.json"
-        steps = as_option(config.steps) if config.steps else ""
         record = {
-            "command": f"python -m experiments.speed --model {config.model} --batch-size {size} "
-            f"--rounds {config.rounds} --epoch-steps {config.epoch_steps} "
-            f"--compilations {config.compilations}{steps}",
+            "command": command(
+                "experiments.speed",
+                model=config.model,
+                batch_size=size,
+                rounds=config.rounds,
+                epoch_steps=config.epoch_steps,
+                compilations=config.compilations,
+                steps=config.steps or None,
+            ),
             "device": device(),
             "rounds": config.rounds,
             "peak_resident_mib": peak_mib(),

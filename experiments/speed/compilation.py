@@ -11,14 +11,13 @@ from jax.sharding import Sharding, SingleDeviceSharding
 
 from experiments.common.files import make_folder, write_json
 from experiments.common.machine import versions
-from experiments.common.options import positive
+from experiments.common.options import AT_LEAST_ONE, check, command
 from experiments.speed.steps import (
     BASELINE,
     CHOSEN_BETWEEN,
     REFRESH,
     Step,
     all_steps,
-    as_option,
     only,
 )
 from experiments.speed.workloads import WorkloadName, workload
@@ -75,7 +74,7 @@ def steps_for(config: AbsentConfig, device: jax.Device) -> tuple[dict[str, Step]
     Raises:
         UserError: A step has no such name, or the folder cannot be written.
     """
-    positive("batch-size", config.batch_size)
+    check("batch-size", config.batch_size, AT_LEAST_ONE)
     work = workload(config.model)
     # Without those that are compiled by an option of XLA:CPU.
     available = {name: s for name, s in all_steps(work).items() if s.compiler_options is None}
@@ -91,7 +90,7 @@ def save(
     program: str,
     steps: dict[str, dict[str, float]],
     *,
-    options: str = "",
+    options: dict[str, str] | None = None,
     prefix: str = "",
     compiler: dict[str, str] | None = None,
 ) -> Path:
@@ -101,17 +100,21 @@ def save(
         config: Options of the compilations.
         program: Name of the module that was run.
         steps: What was found.
-        options: Those of the program's own on its command line.
+        options: Those of the program's own.
         prefix: What the file's name begins with, before model and batch size.
         compiler: The compiler's version by its package, beside those of JAX.
 
     Returns:
         The file.
     """
-    chosen = "" if config.steps == STEPS else as_option(config.steps)
     record = {
-        "command": f"python -m {program} --model {config.model} --batch-size {config.batch_size}"
-        f"{options}{chosen}",
+        "command": command(
+            program,
+            model=config.model,
+            batch_size=config.batch_size,
+            **(options or {}),
+            steps=None if config.steps == STEPS else config.steps,
+        ),
         "versions": versions() | (compiler or {}),
         "steps": steps,
     }
@@ -120,19 +123,28 @@ def save(
     return file
 
 
+def compiled(step: Step, params: Any, batch: Any) -> jax.stages.Compiled:
+    """Compile a step for where its arguments lie."""
+    lowered = jax.jit(step.function).lower(params, step.state, batch)
+    return lowered.compile(compiler_options=step.compiler_options)
+
+
+def memory_of(program: jax.stages.Compiled) -> Any:
+    """What memory the compiler plans."""
+    return program.memory_analysis()
+
+
 def compile_step(step: Step, params: Any, batch: Any) -> tuple[Callable[..., Any], Compiled]:
     """Compile a step as a new process does, and what the compiler says of it."""
     jax.clear_caches()
     started = time.perf_counter()
-    lowered = jax.jit(step.function).lower(params, step.state, batch)
-    program = lowered.compile(compiler_options=step.compiler_options)
+    program = compiled(step, params, batch)
     seconds = time.perf_counter() - started
-    memory: Any = program.memory_analysis()
     cost: Any = program.cost_analysis()
     return program, Compiled(
         compile_seconds=seconds,
-        temporary_mib=memory.temp_size_in_bytes / 2**20,
-        argument_mib=memory.argument_size_in_bytes / 2**20,
+        temporary_mib=memory_of(program).temp_size_in_bytes / 2**20,
+        argument_mib=memory_of(program).argument_size_in_bytes / 2**20,
         gigaflops=cost["flops"] / 1e9,
         gigabytes=cost["bytes accessed"] / 1e9,
     )

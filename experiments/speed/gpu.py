@@ -20,7 +20,8 @@ import jax
 from jax.experimental import topologies
 
 from experiments.common.errors import UserError, command_line, exit_on_user_error
-from experiments.speed.compilation import AbsentConfig, save, steps_for
+from experiments.common.tables import markdown
+from experiments.speed.compilation import AbsentConfig, compiled, memory_of, save, steps_for
 from experiments.speed.steps import BASELINE, Step
 
 # What the compiler asks of a GPU. Figures of NVIDIA's H100 SXM data sheet and CUDA's tables.
@@ -98,22 +99,23 @@ def kernels_of(program: str) -> int:
     return count
 
 
-def compiled(step: Step, params: Any, batch: Any) -> Program:
+def program_of(step: Step, params: Any, batch: Any) -> Program:
     """Compile a step for the GPU where its arguments lie."""
     # Without a GPU nothing can be timed, by which it would choose kernels.
-    options: dict[str, Any] = {"xla_gpu_autotune_level": 0}
-    program = jax.jit(step.function).lower(params, step.state, batch).compile(options)
-    memory: Any = program.memory_analysis()
-    return Program(kernels_of(program.as_text() or ""), memory.temp_size_in_bytes / 2**20)
+    step = step._replace(compiler_options={"xla_gpu_autotune_level": 0})
+    program = compiled(step, params, batch)
+    temporary = memory_of(program).temp_size_in_bytes / 2**20
+    return Program(kernels_of(program.as_text() or ""), temporary)
 
 
 def table(found: dict[str, Program]) -> str:
     """The compiler's words in Markdown; "more" is to SAM in optax."""
-    lines = ["| step | kernels | more | memory MiB |", "|---|---|---|---|"]
-    for name, step in found.items():
-        more = step.kernels - found[BASELINE].kernels
-        lines.append(f"| {name} | {step.kernels} | {more} | {step.temporary_mib:.0f} |")
-    return "\n".join(lines)
+    base = found[BASELINE].kernels
+    rows = [
+        (name, str(step.kernels), str(step.kernels - base), f"{step.temporary_mib:.0f}")
+        for name, step in found.items()
+    ]
+    return markdown(("step", "kernels", "more", "memory MiB"), rows)
 
 
 def main() -> None:
@@ -123,7 +125,7 @@ def main() -> None:
         # What is compiled for need not be there, and is not to be looked for.
         jax.config.update("jax_platforms", "cpu")
         steps, params, batch = steps_for(config, h100())
-        found = {name: compiled(step, params, batch) for name, step in steps.items()}
+        found = {name: program_of(step, params, batch) for name, step in steps.items()}
         as_dicts = {name: step._asdict() for name, step in found.items()}
         file = save(config, "experiments.speed.gpu", as_dicts)
         print(table(found))

@@ -32,7 +32,8 @@ import numpy as np
 from experiments.common.errors import UserError, command_line, exit_on_user_error
 from experiments.common.files import make_folder, write_json
 from experiments.common.machine import device, versions
-from experiments.common.options import positive
+from experiments.common.options import AT_LEAST_ONE, check, command
+from experiments.common.tables import markdown
 from experiments.models.network import Batch
 from experiments.speed.compilation import compile_step, seconds_of
 from experiments.speed.steps import BASELINE, BETWEEN, REFRESH, all_steps
@@ -179,24 +180,29 @@ def table(taken: Mapping[str, list[float]]) -> str:
         rows.append((f"xsam, p={p} q=5", mean_of(p, seconds[REFRESH], seconds[BETWEEN])))
     rows += [(name, seconds[name]) for name in ("xsam, oja", "xsam, subspace")]
     base = seconds[f"{_THEIRS}SAM"]
-    lines = ["| step | seconds | relative to the published SAM |", "|---|---|---|"]
-    return "\n".join([*lines, *(f"| {name} | {s:#.3g} | {s / base:.2f} |" for name, s in rows)])
+    header = ("step", "seconds", "relative to the published SAM")
+    return markdown(header, [(name, f"{s:#.3g}", f"{s / base:.2f}") for name, s in rows])
 
 
 def main() -> None:
     """Run the command line."""
     with exit_on_user_error():
         config = command_line(PublishedConfig, "experiments.speed.published", __doc__)
-        positive("batch-size", config.batch_size)
-        positive("rounds", config.rounds)
+        check("batch-size", config.batch_size, AT_LEAST_ONE)
+        check("rounds", config.rounds, AT_LEAST_ONE)
         # PyTorch needs a part of a GPU too.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         taken = measure(config)
         make_folder(config.out)
         name = f"{jax.default_backend()}-published-{config.model}-{config.batch_size}.json"
         record = {
-            "command": f"python -m experiments.speed.published --code DIR --model {config.model} "
-            f"--batch-size {config.batch_size} --rounds {config.rounds}",
+            "command": command(
+                "experiments.speed.published",
+                code="DIR",
+                model=config.model,
+                batch_size=config.batch_size,
+                rounds=config.rounds,
+            ),
             "device": device(),
             "versions": versions() | {"torch": importlib.metadata.version("torch")},
             "seconds": taken,

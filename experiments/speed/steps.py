@@ -24,9 +24,7 @@ QUARTER, PARTS = "the same on 1/4 of the batch", "the same in 4 parts"
 
 # XLA:CPU orders a program's operations so that many may run at once, which keeps more of their
 # results alive. With this option it orders them by memory.
-_MEMORY_FIRST: dict[str, str | bool] = {
-    "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
-}
+_MEMORY_FIRST: dict[str, Any] = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 
 class Step(NamedTuple):
@@ -34,7 +32,7 @@ class Step(NamedTuple):
 
     function: Callable[..., Any]
     state: chex.ArrayTree
-    compiler_options: dict[str, str | bool] | None = None
+    compiler_options: dict[str, Any] | None = None
 
 
 def memory_first(name: str) -> str:
@@ -135,11 +133,6 @@ def only(steps: dict[str, Step], names: tuple[str, ...]) -> dict[str, Step]:
             f"{', '.join(map(repr, unknown)) or 'none'}."
         )
     return {name: step for name, step in steps.items() if name in (*names, BASELINE)}
-
-
-def as_option(names: tuple[str, ...]) -> str:
-    """How a command line names the steps."""
-    return " --steps " + " ".join(f'"{name}"' for name in names)
 
 
 def epoch(step: Step, length: int) -> tuple[Step, Step]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from experiments.common.tables import markdown
 from experiments.speed.compilation import Compiled
 from experiments.speed.steps import (
     BETWEEN,
@@ -56,18 +57,23 @@ def mean_of(period: int, refresh: float, between: float) -> float:
 
 def table(rows: list[Row]) -> str:
     """The rows in Markdown, and what power iteration costs on average."""
-    lines = [
-        "| step | fastest | median (quartiles) | seconds | compile s | memory MiB | GFLOP | GB |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    header = (
+        *("step", "fastest", "median (quartiles)", "seconds"),
+        *("compile s", "memory MiB", "GFLOP", "GB"),
+    )
+    lines: list[tuple[str, ...]] = []
     for row in rows:
         low, high = row.quartiles
-        times = f"{row.fastest:.2f} | {row.ratio:.2f} ({low:.2f}-{high:.2f}) | {row.seconds:#.3g}"
-        compiled = " | | | |"
+        times = (
+            f"{row.fastest:.2f}",
+            f"{row.ratio:.2f} ({low:.2f}-{high:.2f})",
+            f"{row.seconds:#.3g}",
+        )
+        compiled: tuple[str, ...] = ("",) * 4
         if row.compiled is not None:
             seconds, temporary, _, flops, moved = row.compiled
-            compiled = f" | {seconds:.1f} | {temporary:.0f} | {flops:.1f} | {moved:.2f} |"
-        lines.append(f"| {row.name} | {times}{compiled}")
+            compiled = f"{seconds:.1f}", f"{temporary:.0f}", f"{flops:.1f}", f"{moved:.2f}"
+        lines.append((row.name, *times, *compiled))
     ratios = {row.name: row.ratio for row in rows}
     for refresh, between, how in (
         (REFRESH, BETWEEN, ""),
@@ -79,7 +85,6 @@ def table(rows: list[Row]) -> str:
         if refresh in ratios and between in ratios:
             for p in PERIODS:
                 mean = mean_of(p, ratios[refresh], ratios[between])
-                lines.append(
-                    f"| xsam, p={p} q=5{how}, mean of {p} steps | | {mean:.2f} | | | | | |"
-                )
-    return "\n".join(lines)
+                name = f"xsam, p={p} q=5{how}, mean of {p} steps"
+                lines.append((name, "", f"{mean:.2f}", *[""] * 5))
+    return markdown(header, lines)

@@ -19,6 +19,7 @@ import jax
 from jax.experimental import topologies
 
 from experiments.common.errors import UserError, command_line, exit_on_user_error
+from experiments.common.tables import markdown
 from experiments.speed.compilation import AbsentConfig, Compiled, compile_step, save, steps_for
 from experiments.speed.steps import BASELINE
 
@@ -58,16 +59,13 @@ def tpus(topology: str) -> Sequence[jax.Device]:
 
 def table(found: dict[str, Compiled]) -> str:
     """The compiler's words in Markdown; "to SAM" is relative to SAM in optax."""
-    lines = ["| step | memory MiB | to SAM | GFLOP | GB | to SAM |", "|---|---|---|---|---|---|"]
-    sam = found[BASELINE]
+    sam, rows = found[BASELINE], []
     for name, step in found.items():
         # A small network's intermediate values are all in the chip's own vector memory.
         memory = f"{step.temporary_mib / sam.temporary_mib:.2f}" if sam.temporary_mib else ""
-        lines.append(
-            f"| {name} | {step.temporary_mib:.0f} | {memory} | {step.gigaflops:.1f} | "
-            f"{step.gigabytes:.2f} | {step.gigabytes / sam.gigabytes:.2f} |"
-        )
-    return "\n".join(lines)
+        moved = f"{step.gigabytes:.2f}", f"{step.gigabytes / sam.gigabytes:.2f}"
+        rows.append((name, f"{step.temporary_mib:.0f}", memory, f"{step.gigaflops:.1f}", *moved))
+    return markdown(("step", "memory MiB", "to SAM", "GFLOP", "GB", "to SAM"), rows)
 
 
 def _without_time(step: Compiled) -> dict[str, float]:
@@ -87,7 +85,7 @@ def main() -> None:
             config,
             "experiments.speed.tpu",
             {name: _without_time(step) for name, step in found.items()},
-            options=f" --topology {config.topology}",
+            options={"topology": config.topology},
             prefix=f"{config.topology.partition(':')[0]}-",
             compiler={"libtpu": version("libtpu")},
         )

@@ -21,7 +21,7 @@ from pathlib import Path
 from experiments.common.errors import UserError, command_line, exit_on_user_error
 from experiments.common.files import damaged, make_folder, read_json, write_json
 from experiments.common.machine import device, versions
-from experiments.common.options import distinct, positive, seeds
+from experiments.common.options import AT_LEAST_ONE, check, distinct, seeds
 from experiments.tracking.candidates import all_watchers
 from experiments.tracking.measure import Programs, Sizes, compile_programs, watch
 from experiments.tracking.problems import SETTINGS, Problem, SettingName, make_problem
@@ -66,11 +66,9 @@ def measure(config: TrackingConfig) -> None:
     distinct("settings", config.settings)
     seeds("seeds", config.seeds)
     for name in ("steps", "batch_size", "every", "sample_size"):
-        positive(name.replace("_", "-"), getattr(config, name))
-    if config.num_matvecs < 2:
-        raise UserError("--num-matvecs must be at least 2, to find two eigenvalues.")
-    if not 0 <= config.burn_in < config.steps:
-        raise UserError(f"--burn-in must be in [0, {config.steps}), not {config.burn_in}.")
+        check(name, getattr(config, name), AT_LEAST_ONE)
+    check("num_matvecs", config.num_matvecs, (lambda x: x >= 2, "at least 2, for two eigenvalues"))
+    check("burn_in", config.burn_in, (lambda x: 0 <= x < config.steps, f"in [0, {config.steps})"))
     sizes = Sizes(*(getattr(config, name) for name in Sizes._fields))
     make_folder(config.out / "runs")
     _refuse_other_options(config.out / "runs", sizes)

@@ -6,12 +6,15 @@ from typing import Any
 
 from experiments.common.errors import UserError
 from experiments.common.options import (
+    ALPHA,
     AT_LEAST_ONE,
     FRACTION,
     NONE_OR_ONE,
     NOT_NEGATIVE,
     POSITIVE,
+    SEED,
     Rule,
+    check,
 )
 from experiments.models import BATCH_NORM
 from experiments.training.config import ResolvedConfig, TrainConfig
@@ -102,7 +105,7 @@ def validate(config: object) -> None:
         "test_images": NONE_OR_ONE,
         "validation_images": NONE_OR_ONE,
         "trace_probes": (lambda x: x == 0 or x >= 2, "0 or at least 2"),
-        "seed": (lambda x: 0 <= x < 2**32, "in [0, 2**32)"),
+        "seed": SEED,
         "curvature_every": NOT_NEGATIVE,
         "checkpoint_every": NOT_NEGATIVE,
         "max_bad_steps": NOT_NEGATIVE,
@@ -118,9 +121,7 @@ def validate(config: object) -> None:
         "late_start": FRACTION,
         "ascent_part": (lambda x: 0 < x <= 1, "above 0 and at most 1"),
         "fsam_decay": FRACTION,
-        "alpha": (lambda x: 0 <= x <= 2, "in [0, 2]"),
+        "alpha": ALPHA,
     }
-    for name, (allowed, words) in rules.items():
-        value = getattr(config, name)
-        if not allowed(value):
-            raise UserError(f"--{name.replace('_', '-')} must be {words}, not {value}.")
+    for name, rule in rules.items():
+        check(name, getattr(config, name), rule)

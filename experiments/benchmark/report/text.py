@@ -9,6 +9,7 @@ from experiments.benchmark.report.pictures import accuracies, curves
 from experiments.benchmark.report.published import published
 from experiments.benchmark.report.statistics import Summary, holm, paired, summarize, verdict
 from experiments.common.errors import UserError
+from experiments.common.tables import markdown
 from experiments.training.methods import METHODS, ONE_GRADIENT, gradients_per_step
 from experiments.workers.store import Line, but_for_the_seed
 
@@ -143,7 +144,7 @@ def _accuracy_table(dataset: str, model: str, runs: Runs, verdicts: Verdicts) ->
         "the paper's",
     )
     columns = len(header) if any(row[-1] for row in rows) else len(header) - 1
-    return _table(header[:columns], [row[:columns] for row in rows])
+    return markdown(header[:columns], [row[:columns] for row in rows])
 
 
 def _findings(verdicts: Verdicts) -> str:
@@ -184,7 +185,7 @@ def _what_the_vector_adds(runs: Runs) -> list[str]:
     return [
         "### What the eigenvector adds",
         "Normalised SAM is X-SAM with alpha = 0, without an eigenvector.",
-        _table(("method", "difference to normalised SAM", "verdict"), rows),
+        markdown(("method", "difference to normalised SAM", "verdict"), rows),
     ]
 
 
@@ -215,7 +216,7 @@ def _curvature_table(runs: Runs) -> str:
             " The CPU time is that of whole runs, compilation and measurements included, several "
             "at a time on the machine: it says less than `experiments.speed`."
         )
-    return f"{_table(header, [row[: len(header)] for row in rows])}\n\n{text}"
+    return f"{markdown(header, [row[: len(header)] for row in rows])}\n\n{text}"
 
 
 def _hyperparameters(runs: Runs, trials: Sequence[Line]) -> str:
@@ -240,7 +241,7 @@ def _hyperparameters(runs: Runs, trials: Sequence[Line]) -> str:
                 _plus_minus(summarize(scores), 2) if scores else "",
             )
         )
-    return _table(("method", "learning rate", "rho", "tuning runs", "held-out accuracy"), rows)
+    return markdown(("method", "learning rate", "rho", "tuning runs", "held-out accuracy"), rows)
 
 
 def _chosen(value: float, tried: Set[float]) -> str:
@@ -262,8 +263,3 @@ def _plus_minus(summary: Summary, digits: int) -> str:
     if math.isnan(summary.deviation):
         return f"{summary.mean:.{digits}f}"
     return f"{summary.mean:.{digits}f} ± {summary.deviation:.{digits}f}"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

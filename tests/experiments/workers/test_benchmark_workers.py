@@ -72,7 +72,7 @@ def test_an_interruption_ends_the_workers(monkeypatch: pytest.MonkeyPatch) -> No
     # The second worker would never answer.
     program = (
         "import sys, time; line = sys.stdin.readline();"
-        "print('{}', flush=True) if 'sgd' in line else time.sleep(600)"
+        """print('{}', flush=True) if '"method": "sgd"' in line else time.sleep(600)"""
     )
     monkeypatch.setattr("experiments.workers.runner._WORKER", (sys.executable, "-c", program))
     plan = [tuning_runs(TINY, SAM)[0], tuning_runs(TINY, SAM._replace(method="sgd"))[0]]
