@@ -13,7 +13,8 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     Returns:
         The lines.
     """
-    lines = [
-        "|" + "".join(f" {cell} |" if cell else " |" for cell in row) for row in (header, *rows)
-    ]
-    return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]])
+
+    def line(cells: Sequence[str]) -> str:
+        return "|" + "".join(f" {cell} |" if cell else " |" for cell in cells)
+
+    return "\n".join(map(line, (header, ["---"] * len(header), *rows)))
