@@ -11,6 +11,7 @@ import pytest
 
 import xsam_jax
 from tests import quadratic
+from xsam_jax import curvature
 
 MATRIX, _ = quadratic.hessian([5.0, 3.0, 1.0, 0.5, -1.0])
 SIZES = 10.0 ** np.arange(-38, 39)
@@ -95,6 +96,22 @@ def test_eigenvectors_have_norm_one_or_are_unknown(
     assert np.isfinite(states.eigenvalue).all()
     if factory is xsam_jax.xsam:
         assert (np.abs(states.alignment) <= 1).all()
+
+
+@pytest.mark.parametrize("size", [1e-35, 1e-25, 1e20, 3e37])
+def test_constants_of_a_compiled_step(size: float) -> None:
+    """XLA knows their numbers, and must not take the squares first."""
+    for vector in (np.ones(5), START):
+        unit = vector / np.linalg.norm(vector)
+        constant = quadratic.tree(size * vector, jnp.float32)
+        found = jax.jit(lambda constant=constant: _from(constant))()
+        expected = _from(quadratic.tree(unit, jnp.float32))
+        chex.assert_trees_all_close(found.eigenvector, expected.eigenvector, rtol=1e-5)
+        np.testing.assert_allclose(found.eigenvalue, expected.eigenvalue, rtol=1e-5)
+        angle = lambda constant=constant, unit=unit: curvature.angle(
+            constant, quadratic.tree(unit, jnp.float32)
+        )
+        np.testing.assert_allclose(jax.jit(angle)(), 0, atol=1e-4)
 
 
 def test_alignment_is_a_cosine() -> None:

@@ -116,7 +116,8 @@ def unit_at_any_scale(tree: chex.ArrayTree) -> chex.ArrayTree:
 
     For vectors that a user gives: it takes a pass more, for the largest number.
     """
-    tree = cast(tree, statistics_dtype(tree))
+    # Of a constant XLA would take the square first, which is out of range.
+    tree = lax.optimization_barrier(cast(tree, statistics_dtype(tree)))
     leaves = [leaf for leaf in jax.tree.leaves(tree) if leaf.size]
     if not leaves:
         return tree

@@ -115,6 +115,7 @@ def _unit_row(vector: chex.Array) -> chex.Array:
 
 def _scaled(vectors: chex.Array) -> tuple[chex.Array, chex.Array]:
     """Divides each row by a scale that leaves numbers of at most 8, some of them at least 1."""
+    vectors = lax.optimization_barrier(vectors)  # of a constant XLA would take the square first
     largest = lax.stop_gradient(jnp.max(jnp.abs(vectors), axis=-1))
     # XLA multiplies with reciprocals: of the largest numbers they lie below the smallest normal
     # one, which counts as zero.
