@@ -89,6 +89,20 @@ class TestTopEigenpairs:
         each = jax.vmap(jax.grad(value))(jnp.array([0.1, 0.2]))
         np.testing.assert_allclose(each, [1, 1], rtol=1e-6)
 
+    @pytest.mark.parametrize("compiled", [False, True])
+    def test_a_second_derivative_raises(self, compiled: bool) -> None:
+        """It would need the vector's."""
+        params, data, decay = inputs()
+        value = lambda params: pairs("LA", 1, params, data, decay).values[0]
+        for second in (
+            lambda w: jax.jvp(jax.grad(value), (w,), (w,)),
+            jax.grad(lambda w: jnp.sum(ravel_pytree(jax.grad(value)(w))[0])),
+            lambda w: jax.jvp(lambda w: jax.jvp(value, (w,), (w,))[1], (w,), (w,)),
+            lambda w: curvature.hvp(jax.grad(value), w, w),
+        ):
+            with pytest.raises(TypeError, match=r"first derivative only|differentiable in forward"):
+                (jax.jit(second) if compiled else second)(params)
+
     def test_of_a_data_set_batch_by_batch(self) -> None:
         params, data, decay = inputs()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -14,6 +14,13 @@ from xsam_jax._gradients import GradFn
 from xsam_jax._xla.channels_last import compiled_once
 from xsam_jax.curvature._hessian import flat_hessian
 from xsam_jax.curvature._lanczos import eigh, row_norms, tridiagonalize
+
+_ONCE = (
+    "the values of curvature.top_eigenpairs have a first derivative only, and a second one is "
+    "taken: hold with jax.lax.stop_gradient what is differentiated twice. In a training step whose "
+    "loss has such a value, give a curvature_grad_fn without it, or track the eigenvector without "
+    "products (oja, subspace)"
+)
 
 
 class Eigenpairs(NamedTuple):
@@ -53,8 +60,9 @@ def top_eigenpairs(
     ``grad_fn`` closes over, for the price of ``k`` Hessian-vector products' derivatives:
     ``d value = v.T dH v`` with the vector held fixed (Hellmann and Feynman). That is the derivative
     of a converged simple eigenvalue. Copies of a multiple one have none each; their mean has, once
-    ``k`` includes them all. ``vectors``, ``residuals`` and ``start`` are constants of
-    differentiation, as after `jax.lax.stop_gradient`: their derivatives are 0.
+    ``k`` includes them all. A second derivative would need the vector's, and raises. ``vectors``,
+    ``residuals`` and ``start`` are constants of differentiation, as after `jax.lax.stop_gradient`:
+    their derivatives are 0.
 
     Args:
       grad_fn: Maps parameters to the gradient of a scalar loss.
@@ -72,7 +80,7 @@ def top_eigenpairs(
 
     Raises:
       TypeError: ``k`` or ``num_matvecs`` is not an integer, ``key`` is no random key, or `hvp` does
-        not take ``grad_fn``.
+        not take ``grad_fn``, or ``values`` are differentiated twice.
       ValueError: ``k``, ``num_matvecs`` or ``which`` is out of range, ``start`` is no tree like the
         parameters, or these have no elements.
 
@@ -140,5 +148,26 @@ def _top_eigenpairs(
         # any two eigenvalues are equal.
         quotients = jnp.sum((rotation @ symmetric) * rotation, axis=1)
     residuals = row_norms(products - values[:, None] * vectors)
-    values += quotients - lax.stop_gradient(quotients)
+    values += _once(quotients) - lax.stop_gradient(quotients)
     return Eigenpairs(values, jax.vmap(hessian.unflatten)(vectors), residuals)
+
+
+@jax.custom_jvp
+def _once(x: chex.Array) -> chex.Array:
+    """``x``, and an error where its derivative is differentiated."""
+    return x
+
+
+@_once.defjvp
+def _first(primals: Any, tangents: Any) -> Any:
+    return *primals, _one(*primals) * tangents[0]
+
+
+@jax.custom_jvp
+def _one(x: chex.Array) -> chex.Array:
+    return jnp.ones_like(x)
+
+
+@_one.defjvp
+def _raise(primals: Any, tangents: Any) -> Any:
+    raise TypeError(_ONCE)
