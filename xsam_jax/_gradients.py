@@ -177,15 +177,21 @@ def check_dependence(
     Args:
       name: of the function.
       closed: the function.
-      params: the step's parameters. A function that reads these in the place of its argument is
-        wrong, which is an error. Otherwise its result may be a constant, as the gradient of a
-        linear loss is, or of parameters from elsewhere, which is a warning.
+      params: the step's parameters. A function that makes its result of these, and nothing of its
+        argument, is wrong, which is an error. Otherwise its result may be a constant, as the
+        gradient of a linear loss is, or of parameters from elsewhere, which is a warning.
       skipped: so many of the first arguments do not count.
     """
-    *_, used = dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
-    if any(used[skipped:]) or not any(var.aval.size for var in closed.jaxpr.invars[skipped:]):
+    arguments = closed.jaxpr.invars[skipped:]
+    needed, used = dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
+    if any(used[skipped:]) or not any(var.aval.size for var in arguments):
         return
-    read: set[Any] = {id(constant) for constant in closed.consts}
+    # A derivative that is zero needs nothing of what the function does.
+    variables = _read(closed.jaxpr if skipped else needed) | set(map(id, needed.outvars))
+    constants = zip(closed.jaxpr.constvars, closed.consts, strict=True)
+    read: set[Any] = {id(constant) for var, constant in constants if id(var) in variables}
+    if _read(closed.jaxpr, whole=False) & set(map(id, arguments)):
+        read = set()  # a linear loss may be made of params too
     what, way_out = _NO_DEPENDENCE.format(name=name), _AT_THE_ARGUMENT.format(name=name)
     if any(id(leaf) in read for leaf in jax.tree.leaves(params)):
         raise ValueError(
@@ -198,3 +204,9 @@ def check_dependence(
         UserWarning,
         stacklevel=2,
     )
+
+
+def _read(jaxpr: core.Jaxpr, whole: bool = True) -> set[Any]:
+    """What equations read, or those that are no functions, which may ignore what they read."""
+    eqns = [eqn for eqn in jaxpr.eqns if whole or not any(core.jaxprs_in_params(eqn.params))]
+    return {id(atom) for eqn in eqns for atom in eqn.invars}

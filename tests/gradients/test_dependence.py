@@ -105,6 +105,28 @@ def test_a_gradient_that_is_constant_works(name: str) -> None:
     np.testing.assert_allclose(cosine, jnp.linalg.norm(CURVATURES), rtol=1e-12)
 
 
+def test_a_constant_gradient_beside_the_parameters_of_the_step_works() -> None:
+    """Where they are read for something else, and where the linear loss is made of them."""
+    tx = xsam_jax.sam()
+
+    def beside(w: Any) -> Callable[[Any], Any]:
+        return lambda p: (gradient(w), jax.grad(lambda p: jnp.vdot(CURVATURES, p["a"]))(p))[1]
+
+    def linearised(w: Any) -> Callable[[Any], Any]:
+        cubes = lambda p: jnp.sum(CURVATURES * p["a"] ** 3) / 3
+        to_first_order = lambda p: jax.jvp(cubes, (w,), (jax.tree.map(jnp.subtract, p, w),))[1]
+        return lambda p: jax.grad(to_first_order)(p)
+
+    for grad_fn in (beside, linearised):
+        for way in (jax.jit, lambda f: f):
+            update = lambda w, grad_fn=grad_fn: tx.update(
+                grad_fn(w)(w), tx.init(w), w, grad_fn=grad_fn(w)
+            )
+            with pytest.warns(UserWarning, match="does not depend on its argument"):
+                direction, _ = way(update)(params())
+            np.testing.assert_allclose(direction["a"], CURVATURES)
+
+
 def test_nothing_is_said_of_what_is_right() -> None:
     """Nor of frozen leaves, of an argument that only some leaves depend on, or of no leaves."""
     w = {"a": jnp.ones(3), "frozen": jnp.ones(2), "linear": jnp.ones(2)}
