@@ -99,6 +99,7 @@ FACTORIES: dict[Callable[..., Any], dict[str, st.SearchStrategy[Any]]] = {
             no_number, not_finite, st.integers(max_value=-1), st.integers(2**63), st.floats(0, 9)
         ),
     },
+    xsam_jax.periodic: {"every": no_count, "refresh": no_function},
     xsam_jax.oja: {"rate": st.one_of(no_scale, st.just(0))},
     xsam_jax.subspace: {
         "size": no_count,
@@ -107,7 +108,10 @@ FACTORIES: dict[Callable[..., Any], dict[str, st.SearchStrategy[Any]]] = {
     },
 }
 METHODS = [f for f in FACTORIES if "axis_name" in inspect.signature(f).parameters]
-GIVEN = {xsam_jax.wsam_decoupled: {"base": sgd, "learning_rate": 0.1}}
+GIVEN: dict[Callable[..., Any], dict[str, Any]] = {
+    xsam_jax.wsam_decoupled: {"base": sgd, "learning_rate": 0.1},
+    xsam_jax.periodic: {"every": 5, "refresh": lambda step, pair, count: pair},
+}
 
 
 @pytest.mark.parametrize(
@@ -129,7 +133,8 @@ def test_every_argument_has_its_row() -> None:
             *strategies
         }
     made = {f for f in vars(xsam_jax).values() if inspect.isfunction(f)} - {*FACTORIES}
-    assert made == {xsam_jax.mean_grad_fn, xsam_jax.masked_grad_fn, xsam_jax.channels_last}
+    of_functions = {xsam_jax.mean_grad_fn, xsam_jax.masked_grad_fn, xsam_jax.channels_last}
+    assert made == of_functions | {xsam_jax.free_product}
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda f: f.__name__)

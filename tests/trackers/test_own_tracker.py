@@ -131,12 +131,6 @@ def test_without_a_vector_it_is_normalised_sam() -> None:
     chex.assert_trees_all_close(found, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("arguments", [(0, one_product), (1.5, one_product), (2, None)])
-def test_what_periodic_refuses(arguments: Any) -> None:
-    with pytest.raises((TypeError, ValueError), match=r"^(every|refresh) must be "):
-        xsam_jax.periodic(*arguments)
-
-
 def test_free_trackers_of_others_do_not_go_with_per_device() -> None:
     with pytest.raises(ValueError, match=r"^eigenvector must be "):
         xsam_jax.xsam(eigenvector=oja(0.3), axis_name="data", per_device=True)
