@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from xsam_jax import _inner_products, _linalg
 from xsam_jax._hyperparameters import constant
 from xsam_jax._trackers.tracker import (
-    LOST_SHARE,
     Eigenpair,
     Projection,
     Tracker,
     free_product,
+    product_norm,
 )
 from xsam_jax._two_gradients import Descent
 
@@ -36,7 +36,8 @@ def oja(rate: chex.Numeric = 0.3) -> Tracker:
     two keys differ by more than the curvature. Put the method first in the chain. A transformation
     before it that changes the gradient, such as weight decay or clipping, spoils the product. So
     does a radius near the rounding of the parameters, ``rho`` of ``1e-7 ||w||`` in float32: the
-    difference of the gradients is then one of rounding errors.
+    difference of the gradients is then one of rounding errors. (Where it is nothing else, as for a
+    linear loss, it counts as zero, and the vector stays as it was.)
 
     The eigenvalue comes from the same products: an eigenpair has ``<v, Hx> = value * <v, x>``, and
     the step ``value <- value + rate * <v, x> * (<v, Hx> - value * <v, x>)`` lessens the squared
@@ -65,7 +66,7 @@ def oja(rate: chex.Numeric = 0.3) -> Tracker:
         squared_size, along, known, quotient, seen = _inner_products.vdots(
             (product, product), (x.tree, v), (v, v), (v, product), (x.tree, product)
         )
-        size, along = _linalg.length(squared_size, product, LOST_SHARE), x.scale * along
+        size, along = product_norm(step, x, squared_size, product), x.scale * along
 
         weight = _linalg.ratio(jnp.where(known == 0, 1, rate * along), size)
         # ||v + weight * Hx|| by its inner products: the sum itself is passed over only once.

@@ -12,11 +12,11 @@ import numpy as np
 from xsam_jax import _checks, _inner_products, _linalg, _sums
 from xsam_jax._hyperparameters import constant
 from xsam_jax._trackers.tracker import (
-    LOST_SHARE,
     Eigenpair,
     Projection,
     Tracker,
     free_product,
+    product_norm,
     unknown,
 )
 from xsam_jax._two_gradients import Descent
@@ -108,7 +108,7 @@ def subspace(size: int = 4, *, decay: chex.Numeric = 0.98, ridge: chex.Numeric =
         x, product = free_product(step)
         trees = (pair.vector, *pair.memory.others, product)
         inner = _inner_products.gram(*trees, x.tree)
-        length = _linalg.length(inner[size, size], product, LOST_SHARE)
+        length = product_norm(step, x, inner[size, size], product)
         scales = jnp.ones((size + 1,), length.dtype).at[size].set(_linalg.reciprocal(length))
         seen = _Seen(
             # Not by the squares of the scales, which may be beyond float32's range.

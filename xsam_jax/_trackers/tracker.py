@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import chex
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from xsam_jax import _checks, _inner_products, _linalg, _placement
@@ -14,6 +15,7 @@ from xsam_jax._two_gradients import Ascent, Descent
 
 # What a product's squared norm may have lost: the vector made of it keeps its norm of one.
 LOST_SHARE = 1e-6
+_ROUNDINGS = 16  # by which the gradients of a loss without curvature may differ
 _LAST = 2**31 - 1  # what an int32 can count
 
 
@@ -141,6 +143,22 @@ def free_product(step: Descent) -> tuple[_linalg.Scaled, chex.ArrayTree]:
     inverse = _linalg.reciprocal(scale * _linalg.norm(tree))
     product = _linalg.combine((inverse, step.grads_adv), (-inverse, step.grads))
     return _linalg.Scaled(inverse * scale, tree), product
+
+
+def product_norm(
+    step: Descent, x: _linalg.Scaled, squared: chex.Array, product: chex.ArrayTree
+) -> chex.Array:
+    """The norm of a `free_product`, and 0 where the gradients differ by their rounding only.
+
+    So they do where the loss has no curvature, as a linear one; their difference has a direction,
+    but it says nothing.
+    """
+    scale, tree = step.perturbation
+    norm = _linalg.length(squared, product, LOST_SHARE)
+    # In units of the norm of the tree, which is 1 / x.scale, and most often that of the gradient.
+    of_gradient = 1 if tree is step.grads else x.scale * _linalg.norm(step.grads)
+    rounding = _ROUNDINGS * float(np.finfo(norm.dtype).eps) * of_gradient
+    return jnp.where(norm * scale <= rounding, 0, norm)
 
 
 def after_step(
