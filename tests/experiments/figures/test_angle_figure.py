@@ -112,7 +112,7 @@ def test_angle_makes_its_files_once_and_changes_no_training(
     assert width > 500
 
     config = train_config(options, method="sam", seed=0, curvature_every=0)
-    plain = train(replace(config, out=tmp_path / "plain"))
+    plain = train(replace(config, out=tmp_path / "plain")).result
     out = folder(config, options.runs, ["angles-and-changes-2-4.npz"])
     watched = json.loads((out / "result.json").read_text())
     assert plain.train_loss == watched["train_loss"]
