@@ -1,13 +1,13 @@
 """The text of a report: tables and what they say."""
 
-import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from experiments.benchmark.report.cells import chosen, mean_of, plus_minus
 from experiments.benchmark.report.pictures import accuracies, curves
 from experiments.benchmark.report.published import published
-from experiments.benchmark.report.statistics import Summary, holm, paired, summarize, verdict
+from experiments.benchmark.report.statistics import holm, paired, summarize, verdict
 from experiments.common.errors import UserError
 from experiments.common.tables import markdown
 from experiments.training.methods import METHODS, ONE_GRADIENT, gradients_per_step
@@ -132,7 +132,7 @@ def _accuracy_table(dataset: str, model: str, runs: Runs, verdicts: Verdicts) ->
         difference, words = verdicts.get(method, ("", ""))
         paper = published(dataset, model, method)
         price = f"{gradients_per_step(lines[0]['config']):.2f}"
-        accuracy = _plus_minus(summary, 2)
+        accuracy = plus_minus(summary, 2)
         rows.append((method, accuracy, str(summary.n), price, difference, words, paper))
     header = (
         "method",
@@ -197,9 +197,9 @@ def _curvature_table(runs: Runs) -> str:
     rows = []
     for method, lines in runs.items():
         values = [
-            _mean_of(lines, "lambda_max", 3),
-            _mean_of(lines, "trace", 1),
-            _mean_of(lines, "train_loss", 4),
+            mean_of(lines, "lambda_max", 3),
+            mean_of(lines, "trace", 1),
+            mean_of(lines, "train_loss", 4),
         ]
         ratio = f"{costs[method] / costs[_BASELINE]:.2f}" if _BASELINE in costs else ""
         rows.append((method, *values, ratio))
@@ -235,31 +235,10 @@ def _hyperparameters(runs: Runs, trials: Sequence[Line]) -> str:
         rows.append(
             (
                 method,
-                _chosen(config["learning_rate"], tried["learning_rate"]),
-                "" if method in ONE_GRADIENT else _chosen(config["rho"], tried["rho"]),
+                chosen(config["learning_rate"], tried["learning_rate"]),
+                "" if method in ONE_GRADIENT else chosen(config["rho"], tried["rho"]),
                 str(len(of_method)),
-                _plus_minus(summarize(scores), 2) if scores else "",
+                plus_minus(summarize(scores), 2) if scores else "",
             )
         )
     return markdown(("method", "learning rate", "rho", "tuning runs", "held-out accuracy"), rows)
-
-
-def _chosen(value: float, tried: Set[float]) -> str:
-    """A hyperparameter, and whether a better one may lie beyond what was tried."""
-    if len(tried) < 2 or min(tried) < value < max(tried):
-        return f"{value:g}"
-    return f"{value:g} ({'lowest' if value == min(tried) else 'highest'} tried)"
-
-
-def _mean_of(lines: Sequence[Line], name: str, digits: int) -> str:
-    values = [line["result"][name] for line in lines if line["result"][name] is not None]
-    if not values:
-        return ""
-    mean = _plus_minus(summarize(values), digits)
-    return mean if len(values) == len(lines) else f"{mean} ({len(values)} of {len(lines)})"
-
-
-def _plus_minus(summary: Summary, digits: int) -> str:
-    if math.isnan(summary.deviation):
-        return f"{summary.mean:.{digits}f}"
-    return f"{summary.mean:.{digits}f} ± {summary.deviation:.{digits}f}"

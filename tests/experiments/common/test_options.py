@@ -14,7 +14,7 @@ def test_a_range_names_the_option_and_the_value() -> None:
     with pytest.raises(UserError, match=r"^--num-matvecs must be .*, not 0\.$"):
         check("num_matvecs", 0, AT_LEAST_ONE)
     for wrong in ((-1,), (0, 2**32), (1, 1), ()):
-        with pytest.raises(UserError, match="^--seeds must be"):
+        with pytest.raises(UserError, match=r"^--seeds must be "):
             seeds("seeds", wrong)
 
 

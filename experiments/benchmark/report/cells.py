@@ -1,0 +1,30 @@
+"""Numbers as the cells of a report's tables have them."""
+
+import math
+from collections.abc import Sequence, Set
+
+from experiments.benchmark.report.statistics import Summary, summarize
+from experiments.workers.store import Line
+
+
+def chosen(value: float, tried: Set[float]) -> str:
+    """A hyperparameter, and whether a better one may lie beyond what was tried."""
+    if len(tried) < 2 or min(tried) < value < max(tried):
+        return f"{value:g}"
+    return f"{value:g} ({'lowest' if value == min(tried) else 'highest'} tried)"
+
+
+def mean_of(lines: Sequence[Line], name: str, digits: int) -> str:
+    """The mean of a result's field, and of how many runs it is where some have none."""
+    values = [line["result"][name] for line in lines if line["result"][name] is not None]
+    if not values:
+        return ""
+    mean = plus_minus(summarize(values), digits)
+    return mean if len(values) == len(lines) else f"{mean} ({len(values)} of {len(lines)})"
+
+
+def plus_minus(summary: Summary, digits: int) -> str:
+    """A mean and its spread, where there is one."""
+    if math.isnan(summary.deviation):
+        return f"{summary.mean:.{digits}f}"
+    return f"{summary.mean:.{digits}f} ± {summary.deviation:.{digits}f}"
