@@ -18,6 +18,7 @@ NORMALIZED = (
     "xsam_lanczos",
     "xsam_subspace",
 )
+ON_DIGITS = ("xsam", *NORMALIZED)
 FORMS_OF_X_SAM = ("xsam_p100", "xsam_projector", "xsam_oja", "xsam_subspace")
 FORMS = ("normalized_sam", "xsam_p100", "xsam_projector", "xsam_oja")
 

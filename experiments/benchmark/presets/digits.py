@@ -2,11 +2,10 @@
 
     python -m experiments.benchmark digits
 
-Hardware: two cores of an Intel Xeon. Runtime: 9 minutes (15 of CPU time), 1,920 runs for the tuning
-and 300 that count. Expected (results/digits, where xsam_projector and xsam_random have p = 100 and
-xsam is missing): what normalises the gradient, X-SAM's forms and the three controls, ends at 96.2
-to 96.4 %, the others at 95.4 to 96.0 %. Other seeds
-(results/digits_again):
+Hardware: two cores of an AMD EPYC, with other work beside. Runtime: 27 minutes of CPU time, 1,920
+runs for the tuning and 300 that count. Expected (results/digits): what normalises the gradient,
+X-SAM's forms and the three controls, ends at 96.1 to 96.4 %, the others at 95.4 to 96.0 %. Other
+seeds (results/digits_again):
 
     --tuning-seeds 200 201 202 203 204 205 206 207 --seeds $(seq 20 39)
 """
