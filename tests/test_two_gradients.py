@@ -135,12 +135,12 @@ def test_arguments_of_update(method: str) -> None:
         (
             lambda: xsam_jax.xsam(eigenvector=jnp.ones(3)),
             TypeError,
-            r"eigenvector must be power_iteration\(\), oja\(\) or subspace\(\)",
+            r"eigenvector must be power_iteration\(\), oja\(\), subspace\(\) or another Tracker",
         ),
         (
             lambda: xsam_jax.eigen_sam(eigenvector=xsam_jax.oja),
             TypeError,
-            r"eigenvector must be power_iteration\(\), oja\(\) or subspace\(\)",
+            r"eigenvector must be power_iteration\(\), oja\(\), subspace\(\) or another Tracker",
         ),
         (lambda: xsam_jax.power_iteration(every=0), ValueError, "every must be an integer in"),
         (lambda: xsam_jax.power_iteration(every=2**31), ValueError, r"every .* \[1, 2147483647\]"),

@@ -187,7 +187,7 @@ def check_dependence(
     if any(used[skipped:]) or not any(var.aval.size for var in arguments):
         return
     # A derivative that is zero needs nothing of what the function does.
-    variables = _read(closed.jaxpr if skipped else needed) | set(map(id, needed.outvars))
+    variables = _read(closed.jaxpr if skipped else needed)
     constants = zip(closed.jaxpr.constvars, closed.consts, strict=True)
     read: set[Any] = {id(constant) for var, constant in constants if id(var) in variables}
     if _read(closed.jaxpr, whole=False) & set(map(id, arguments)):

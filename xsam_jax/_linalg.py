@@ -137,4 +137,5 @@ def scaled_or_nan(length: chex.Numeric, tree: chex.ArrayTree) -> Scaled:
     With NaN the step is not finite, as one is whose gradient has an infinite norm.
     """
     size = norm(tree)
+    length = jnp.asarray(length, size.dtype)
     return Scaled(ratio(jnp.where(jnp.isinf(size), jnp.nan, length), size), tree)

@@ -101,7 +101,10 @@ def _spectral_density(
     width = jnp.where(high > low, high - low, 1)
     deviation = _BROADENING * width
     margin = 6 * deviation
-    grid = jnp.linspace(nodes.min() - margin, nodes.max() + margin, _GRID_POINTS)
+    # The numbers that are returned are also those of the area: XLA would compute some twice.
+    grid = lax.optimization_barrier(
+        jnp.linspace(nodes.min() - margin, nodes.max() + margin, _GRID_POINTS)
+    )
     distances = (grid[:, None] - nodes.reshape(1, -1)) / deviation
     density = _sums.inner_products(weights.reshape(1, -1), jnp.exp(-(distances**2) / 2))
     area = _sums.inner_products((density[1:] + density[:-1]) / 2, jnp.diff(grid))
