@@ -20,18 +20,20 @@ class Tuning:
     """How learning rate and radius are chosen, alike for each method.
 
     Every method is tried at the same points of (learning rate, rho), a low-discrepancy sequence on
-    logarithmic scales, and judged on images held out of the training set. What has no radius is
-    tried at the same number of learning rates.
+    logarithmic scales, and judged on images held out of the training set. What has no radius, or
+    keeps its own, is tried at the same number of learning rates.
     """
 
     trials: int
     seeds: tuple[int, ...]
     learning_rate: tuple[float, float]
     """Lowest and highest."""
-    rho: tuple[float, float]
-    """Lowest and highest; ten times as much for asam."""
+    rho: tuple[float, float] | None
+    """Lowest and highest; ten times as much for asam. None: each method keeps the protocol's."""
     validation_images: int
     """Training images held out, of all that the data set has."""
+    epochs: int | None = None
+    """Length of a trial; None: that of the runs that count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,22 +66,22 @@ def tuning_runs(protocol: Protocol, cell: Cell) -> list[Planned]:
     tuning = protocol.tuning
     if tuning is None:
         return []
-    return [
-        Planned(
-            "tuning",
-            replace(
-                _config(protocol, cell, seed),
-                learning_rate=learning_rate,
-                rho=rho * METHODS[cell.method].radius_unit,
-                validation_images=tuning.validation_images,
-                # Chosen by accuracy: the curvature is measured in the runs that count.
-                curvature_every=0,
-                trace_probes=0,
-            ),
+
+    def trial(learning_rate: float, rho: float | None, seed: int) -> Planned:
+        config = _config(protocol, cell, seed)
+        config = replace(
+            config,
+            learning_rate=learning_rate,
+            rho=config.rho if rho is None else rho * METHODS[cell.method].radius_unit,
+            validation_images=tuning.validation_images,
+            epochs=config.epochs if tuning.epochs is None else tuning.epochs,
+            # Chosen by accuracy: the curvature is measured in the runs that count.
+            curvature_every=0,
+            trace_probes=0,
         )
-        for learning_rate, rho in points(tuning)
-        for seed in tuning.seeds
-    ]
+        return Planned("tuning", config)
+
+    return [trial(*point, seed) for point in points(tuning) for seed in tuning.seeds]
 
 
 def final_runs(protocol: Protocol, cell: Cell, lines: Iterable[Line]) -> list[Planned]:
@@ -106,10 +108,14 @@ def final_runs(protocol: Protocol, cell: Cell, lines: Iterable[Line]) -> list[Pl
     ]
 
 
-def points(tuning: Tuning) -> list[tuple[float, float]]:
+def points(tuning: Tuning) -> list[tuple[float, float | None]]:
     """Learning rates and radii to be tried, the same for every method."""
     unit = qmc.Halton(2, rng=0).random(tuning.trials)
-    return [(_between(x, tuning.learning_rate), _between(y, tuning.rho)) for x, y in unit.tolist()]
+    rho = tuning.rho
+    return [
+        (_between(x, tuning.learning_rate), None if rho is None else _between(y, rho))
+        for x, y in unit.tolist()
+    ]
 
 
 def choose(trials: Iterable[Line]) -> dict[str, float]:

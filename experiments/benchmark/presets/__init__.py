@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from experiments.benchmark.presets.cheap import CHEAP
+from experiments.benchmark.presets.cifar import CIFAR, CIFAR_TUNED
 from experiments.benchmark.presets.digits import DIGITS
 from experiments.benchmark.presets.fashion import FASHION
 from experiments.benchmark.presets.fashion_small import FASHION_SMALL
@@ -11,5 +12,6 @@ from experiments.benchmark.presets.paper import PAPER
 from experiments.benchmark.protocol import Protocol
 
 PRESETS: Mapping[str, Protocol] = {
-    preset.name: preset for preset in (DIGITS, NOISY, CHEAP, FASHION_SMALL, FASHION, PAPER)
+    preset.name: preset
+    for preset in (DIGITS, NOISY, CHEAP, FASHION_SMALL, FASHION, CIFAR, CIFAR_TUNED, PAPER)
 }

@@ -100,6 +100,25 @@ def test_points_fill_their_ranges() -> None:
         assert 12 <= sum(value < middle for value in values) <= 20
 
 
+def test_trials_may_be_short_and_keep_each_methods_radius() -> None:
+    """cifar-tuned: the same learning rates for all, at a fifth of the length, nothing else."""
+    tuned, plain = PRESETS["cifar-tuned"], PRESETS["cifar"]
+    tuning = tuned.tuning
+    assert tuning is not None
+    for cell in cells(tuned):
+        trials, (final, *_) = tuning_runs(tuned, cell), final_runs(plain, cell, [])
+        rates = {run.config.learning_rate for run in trials}
+        assert rates == {rate for rate, _ in points(tuning)}
+        for run in trials:
+            trial, counts = resolve(run.config), resolve(final.config)
+            assert 5 * trial.epochs == counts.epochs
+            assert (trial.rho, trial.validation_images) == (counts.rho, 5000)
+        lines = [finished(run, 50 + i) for i, run in enumerate(trials)]
+        chosen = final_runs(tuned, cell, lines)[0].config
+        assert chosen.learning_rate == trials[-1].config.learning_rate
+        assert resolve(chosen).epochs == resolve(final.config).epochs
+
+
 def test_choice_is_by_mean_accuracy_then_by_loss() -> None:
     a, b = {"learning_rate": 0.1, "rho": 0.05}, {"learning_rate": 0.2, "rho": 0.05}
     lines = [line(90, 0.5, **a), line(92, 0.5, **a), line(96, 0.1, **b), line(80, 9.0, **b)]
