@@ -9,7 +9,7 @@ from typing import Literal
 import jax
 from flax import nnx
 
-from experiments.models.alexnet import AlexNet
+from experiments.models.alexnet import AlexNet, AlexNet3x3
 from experiments.models.mlp import MLP
 from experiments.models.resnet import resnet8, resnet18, resnet50
 from experiments.models.simple_cnn import SimpleCNN
@@ -22,6 +22,7 @@ ModelName = Literal[
     "resnet50",
     "wide_resnet28_10",
     "alexnet",
+    "alexnet_3x3",
     "resnet8",
     "small_cnn",
     "mlp",
@@ -42,6 +43,7 @@ MODELS: dict[ModelName, Builder] = {
     "resnet50": resnet50,
     "wide_resnet28_10": wide_resnet28_10,
     "alexnet": AlexNet,
+    "alexnet_3x3": AlexNet3x3,
     "resnet8": resnet8,
     "small_cnn": SmallCNN,
     "mlp": MLP,

@@ -28,6 +28,7 @@ PARAMETERS = {
     "resnet50": 23_520_842,
     "wide_resnet28_10": 36_479_194,
     "alexnet": 2_472_266,
+    "alexnet_3x3": 23_272_266,
     "resnet8": 78_042,
     "small_cnn": 136_874,
     "mlp": 205_642,
@@ -50,8 +51,9 @@ def test_parameter_count(name: ModelName) -> None:
     ("name", "shape"),
     [
         *((name, (28, 28, 1)) for name in PARAMETERS),
-        *((name, (8, 8, 1)) for name in ("simple_cnn", "alexnet", "resnet18")),
-        *((name, (32, 32, 3)) for name in ("simple_cnn", "alexnet", "resnet18")),
+        *((name, (8, 8, 1)) for name in ("simple_cnn", "alexnet", "alexnet_3x3", "resnet18")),
+        *((name, (32, 32, 3)) for name in PARAMETERS),
+        *((name, (15, 33, 1)) for name in ("alexnet", "alexnet_3x3")),
     ],
 )
 def test_logits_shape(name: ModelName, shape: tuple[int, int, int]) -> None:
