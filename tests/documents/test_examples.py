@@ -8,10 +8,12 @@ import pytest
 
 from tests.documents.text import ROOT
 
-PAGES = ("methods", "curvature", "recipes", "trackers")
+PAGES = ("methods", "curvature", "trackers")
+FILES = [ROOT / "README.md", *(ROOT / "docs" / f"{page}.md" for page in PAGES)]
+FILES += sorted((ROOT / "docs" / "recipes").glob("*.md"))
 BLOCKS = {
     f"{file.stem} {i}": block
-    for file in (ROOT / "README.md", *(ROOT / "docs" / f"{page}.md" for page in PAGES))
+    for file in FILES
     for i, block in enumerate(re.findall(r"```python\n(.*?)```", file.read_text(), re.DOTALL))
 }
 

@@ -24,7 +24,7 @@ def as_users_do() -> Any:
 
 def recipe() -> dict[str, Any]:
     """What the block of the recipes defines, its loop left out."""
-    text = (ROOT / "docs" / "recipes.md").read_text().split("**NNX.**")[1]
+    text = (ROOT / "docs" / "recipes" / "flax.md").read_text().split("**NNX.**")[1]
     block = text.split("```python\n")[1].split("```")[0]
     namespace: dict[str, Any] = {}
     exec(block.split("\nx, y = ")[0].replace("nnx.Dropout(0.1", "nnx.Dropout(0.5"), namespace)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.documents.text import ROOT
 
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MADE_UP = {"xsam_jax/_methods/yours.py", "tests/methods/test_yours.py"}
 
 

@@ -18,7 +18,10 @@ def words(file: str) -> str:
 
 README, BENCHMARKS = words("README.md"), words("docs/benchmarks.md")
 METHODS_PAGE, CURVATURE_PAGE = words("docs/methods.md"), words("docs/curvature.md")
-COST, RECIPES = words("docs/cost.md"), words("docs/recipes.md")
+COST = words("docs/cost.md")
+RECIPES = " ".join(
+    words(f"docs/recipes/{file.name}") for file in (ROOT / "docs/recipes").glob("*.md")
+)
 CHANGELOG = words("CHANGELOG.md")
 
 

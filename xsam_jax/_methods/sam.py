@@ -26,7 +26,7 @@ def sam(
 
     The perturbed parameters have the parameters' dtype. In bfloat16 rounding takes most of a small
     perturbation away: keep float32 parameters and cast them in the loss, which then sees all of the
-    perturbation, and rounding noise beside it (``docs/recipes.md`` has figures).
+    perturbation, and rounding noise beside it (``docs/recipes/low_precision.md`` has figures).
 
     Args:
       rho: radius of the ball, >= 0, or a schedule ``count -> radius``.
