@@ -1,0 +1,1 @@
+"""The tables of the documents, written from the files in results/."""
