@@ -40,7 +40,7 @@ def documents(root: Path) -> list[Path]:
     """List the documents that may have tables."""
     return [
         root / "README.md",
-        *sorted(root.glob("docs/*.md")),
+        *sorted(root.glob("docs/**/*.md")),
         *sorted(root.glob("results/*/*.md")),
     ]
 

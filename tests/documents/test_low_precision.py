@@ -12,7 +12,7 @@ import optax
 import pytest
 from sklearn.datasets import load_digits
 
-from tests.documents.text import RECIPES, ROOT, says
+from tests.documents.text import ROOT
 from xsam_jax import sam
 
 RHO, WIDTH, BATCH, BATCHES = 0.02, 512, 64, 4
@@ -156,11 +156,35 @@ def measure() -> dict[str, list[float]]:
     return {name: [float(m) for m in np.mean(row, axis=0)] for name, row in rows.items()}
 
 
+def test_a_small_perturbation_of_many_numbers() -> None:
+    """Spread over a million parameters, each of which bfloat16 rounds."""
+    rho = 0.05 / 10**0.5
+
+    def rounded(dtype: Any, in_loss: Any) -> tuple[float, float, float]:
+        """Norm, share along the gradient, and part of the coordinates that move."""
+        keys = jax.random.split(jax.random.key(0))
+        w, g = (jax.random.normal(key, (10**6,), jnp.float32) for key in keys)
+        w, g = (0.03 * w).astype(dtype), g.astype(dtype)
+        tx = sam(rho)
+        there, _ = tx.update(g, tx.init(w), w, grad_fn=lambda perturbed: perturbed)
+        seen = lambda w: w.astype(in_loss).astype(jnp.float32)
+        e, g = seen(there) - seen(w), g.astype(jnp.float32)
+        return norm(e), along(e, g) * norm(g) / rho, float(jnp.mean(e != 0))
+
+    _, share, moved = rounded(jnp.bfloat16, jnp.bfloat16)
+    assert share < 0.5
+    assert moved < 0.5
+    length, share, _ = rounded(jnp.float32, jnp.bfloat16)
+    assert share == pytest.approx(1, abs=0.02)
+    assert length > 2 * rho  # of rounding noise
+    length, share, moved = rounded(jnp.float32, jnp.float32)
+    assert (length, share) == pytest.approx((rho, 1), rel=0.01)
+    assert moved > 0.99
+
+
 def test_larger_radius_and_cast_by_layer() -> None:
     params, x, y = trained()
     batch = x[:BATCH], y[:BATCH]
-    length = float(optax.tree.norm(params))
-    says(RECIPES, "# weights of norm #) after", sum(w.size for w in params), length)
     there, _ = second_gradient(in_float32, params, *batch, rho=10 * RHO)
     true, half = minus(there, params), cast(params)
     there, _ = second_gradient(in_bfloat16, half, *batch, rho=10 * RHO)
