@@ -27,7 +27,7 @@ def test_block_runs(block: str) -> None:
 
 
 def test_signs_of_the_first_example() -> None:
-    """docs/methods.md says that Eq. 11's sign was negative in about half of its steps."""
+    """In about half of its steps Eq. 11's sign is negative, as docs/methods.md says."""
     start, loop = BLOCKS["README 0"].split("for i in range(100):")
     negative: list[bool] = []
     loop = loop.replace("print(", "    negative.append(bool(state[0].alignment < 0))\nprint(")

@@ -23,7 +23,6 @@ from experiments.speed.published import PublishedConfig
 from experiments.speed.tpu import PlannedConfig
 from experiments.tracking.__main__ import TrackingConfig
 from experiments.training.config import TrainConfig
-from tests.documents.text import says, words
 from tests.experiments.conftest import Fails
 
 # Module, arguments before the option, options.
@@ -98,11 +97,3 @@ def test_wrong_values(
             assert message.startswith("error: "), (option, value)
             assert message.rstrip().endswith("."), (option, value)
     assert not any(tmp_path.iterdir())
-
-
-def test_how_many() -> None:
-    says(
-        words("docs/faults.md"),
-        "planned, kernels and speed with text, nothing, too much, -1, NaN, inf | # |",
-        len(OPTIONS),
-    )
