@@ -42,7 +42,7 @@ def norm(tree: chex.ArrayTree, share: float = 0.1) -> chex.Array:
 
 
 def length(squared: chex.Array, tree: chex.ArrayTree, share: float = 0.1) -> chex.Array:
-    """The norm of a tree whose inner product with itself is known, and 0 where that is lost.
+    """Computes a tree's norm from its squared norm, 0 where that may be lost to underflow.
 
     A number's square below the smallest normal one counts as 0. Where that may have happened to
     more than a share of the sum, a tenth, a vector divided by its root would be far longer than
@@ -93,10 +93,17 @@ def reciprocal(x: chex.Array) -> chex.Array:
     return ratio(1, x)
 
 
-def scaled_to(length: chex.Numeric, tree: chex.ArrayTree) -> Scaled:
-    """``length * tree / ||tree||``, and zero where the tree is zero."""
+def scaled_to(length: chex.Numeric, tree: chex.ArrayTree, *, checked: bool = False) -> Scaled:
+    """``length * tree / ||tree||``, and zero where the tree is zero.
+
+    ``checked`` makes it NaN where the norm is infinite, for a tree that is not the gradient itself:
+    then the step is not finite, as one is whose gradient has an infinite norm.
+    """
     size = norm(tree)
-    return Scaled(ratio(jnp.asarray(length, size.dtype), size), tree)
+    length = jnp.asarray(length, size.dtype)
+    if checked:
+        length = jnp.where(jnp.isinf(size), jnp.nan, length)
+    return Scaled(ratio(length, size), tree)
 
 
 def unit(tree: chex.ArrayTree) -> chex.ArrayTree:
@@ -129,13 +136,3 @@ def unit_at_any_scale(tree: chex.ArrayTree) -> chex.ArrayTree:
     # What is below it itself may be zero or not.
     largest = jnp.where(largest < float(np.finfo(largest.dtype).tiny), 0, largest)
     return unit(scale(reciprocal(largest), tree))
-
-
-def scaled_or_nan(length: chex.Numeric, tree: chex.ArrayTree) -> Scaled:
-    """`scaled_to`, and NaN where the norm is infinite, for a tree that is not the gradient itself.
-
-    With NaN the step is not finite, as one is whose gradient has an infinite norm.
-    """
-    size = norm(tree)
-    length = jnp.asarray(length, size.dtype)
-    return Scaled(ratio(jnp.where(jnp.isinf(size), jnp.nan, length), size), tree)

@@ -1,4 +1,4 @@
-"""F-SAM, friendly SAM."""
+"""F-SAM, friendly SAM: SAM that perturbs along the mini-batch's noise."""
 
 from __future__ import annotations
 
@@ -76,6 +76,7 @@ def friendly_sam(
         weight = jnp.where(_linalg.norm(state.mean) == 0, 0, decay)
         mean = _linalg.combine((weight, state.mean), (1 - weight, step.grads))
         mean = _linalg.cast_like(mean, state.mean)
-        return _linalg.scaled_or_nan(radius(state.count), noise), state._replace(mean=mean)
+        perturbation = _linalg.scaled_to(radius(state.count), noise, checked=True)
+        return perturbation, state._replace(mean=mean)
 
     return two_gradients(init=init, ascent=ascent, axis_name=axis_name, per_device=per_device)

@@ -1,4 +1,4 @@
-"""SAM and ASAM."""
+"""SAM, and ASAM, whose ball is stretched by the sizes of the parameters."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def sam(
     def adaptive_ascent(step: Ascent, state: SAMState) -> tuple[_linalg.Scaled, SAMState]:
         # Each product with numbers of moderate size: w**2 * g may be beyond float32's range.
         stretched = _linalg.multiply(step.params, _linalg.unit(step.own))
-        stretched = _linalg.scale(*_linalg.scaled_or_nan(radius(state.count), stretched))
+        stretched = _linalg.scale(*_linalg.scaled_to(radius(state.count), stretched, checked=True))
         perturbation = _linalg.multiply(step.params, stretched)
         return _linalg.Scaled(jnp.ones([]), perturbation), state
 
