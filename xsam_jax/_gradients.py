@@ -1,4 +1,4 @@
-"""Gradient functions: of many batches, of a part of the parameters, and of none by mistake."""
+"""Gradient functions: of several batches, of masked parameters, and a check of what they read."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _AT_THE_ARGUMENT = "Take the gradient at the argument: {name}=lambda p: jax.grad
 def mean_grad_fn(
     loss_fn: Callable[[chex.ArrayTree, chex.ArrayTree], chex.Array], batches: chex.ArrayTree
 ) -> GradFn:
-    """The gradient of the mean loss over several batches, one after the other.
+    """Makes the gradient function of the mean loss over several batches, one after the other.
 
     For the ``grad_fn`` of a step whose gradient is accumulated over micro-batches, and for the
     curvature of a whole data set. Hessian-vector products through it need the memory of one batch
@@ -207,6 +207,6 @@ def check_dependence(
 
 
 def _read(jaxpr: core.Jaxpr, whole: bool = True) -> set[Any]:
-    """What equations read, or those that are no functions, which may ignore what they read."""
+    """Collects what equations read, or only those equations that call no other function."""
     eqns = [eqn for eqn in jaxpr.eqns if whole or not any(core.jaxprs_in_params(eqn.params))]
     return {id(atom) for eqn in eqns for atom in eqn.invars}

@@ -45,7 +45,7 @@ def schedule(
 
 
 def constant(name: str, value: Any, low: float, high: float = math.inf, ends: str = "[]") -> Any:
-    """Checks a hyperparameter that is no schedule; returns a Python number or the traced one it is.
+    """Checks a hyperparameter that cannot be a schedule, and returns it as a number.
 
     Out of range a traced one becomes NaN, as in `schedule`, and so it does at an open end.
     """
@@ -70,12 +70,12 @@ def nan_with(schedule: Schedule, *constants: Any) -> Schedule:
 
 
 def _tolerance(value: Any) -> float:
-    """What rounding may add: `optax.inject_hyperparams` computes arrays by a schedule."""
+    """How far rounding may move an array of `optax.inject_hyperparams` out of its bounds."""
     return _TOLERANCE if isinstance(value, jax.Array) else 0.0
 
 
 def _or_nan(value: chex.Array, low: float, high: float, ends: str = "[]") -> chex.Array:
-    """Moves a number to a closed end that it misses by rounding; beyond it is NaN."""
+    """Clips a number that misses a closed bound by rounding; any other out of range becomes NaN."""
     if not jnp.issubdtype(value.dtype, jnp.floating):
         value = value.astype(jnp.float32)
     above = value > low if ends[0] == "(" else value >= low - _TOLERANCE

@@ -46,7 +46,7 @@ def gram(*trees: chex.ArrayTree) -> chex.Array:
 
 
 def _in_blocks(*pairs: tuple[chex.ArrayTree, chex.ArrayTree]) -> chex.Array:
-    """`vdots` as CPUs compute it well: by sums of few numbers each."""
+    """Computes `vdots` in sums of few numbers each, which is accurate on CPUs."""
 
     def sums(x: chex.Array, y: chex.Array, devices: int) -> chex.Array:
         if devices > 1:
@@ -58,7 +58,7 @@ def _in_blocks(*pairs: tuple[chex.ArrayTree, chex.ArrayTree]) -> chex.Array:
 
 
 def _by_rows(*pairs: tuple[chex.ArrayTree, chex.ArrayTree]) -> chex.Array:
-    """`vdots` as GPUs compute it well: one sum for every row, and one of all rows.
+    """Computes `vdots` by one sum for every row and one of all rows, which is fast on GPUs.
 
     A GPU needs two kernels for the sum of a whole array: the second is one for all leaves.
     """
@@ -79,7 +79,7 @@ def _terms(
     pairs: tuple[tuple[chex.ArrayTree, chex.ArrayTree], ...],
     sums: Callable[[chex.Array, chex.Array, int], chex.Array],
 ) -> chex.Array:
-    """Numbers whose sums are the inner products, [len(pairs), many] of the statistics' dtype.
+    """Numbers that add up to the inner products, [len(pairs), many] of the statistics' dtype.
 
     Args:
       pairs: of like trees.

@@ -14,7 +14,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 
 def replicated(tree: chex.ArrayTree) -> chex.ArrayTree:
-    """Asks that every device of the mesh of `jax.set_mesh` has the tree whole.
+    """Keeps a tree whole on every device of the mesh of `jax.set_mesh`.
 
     For what each can compute by itself: the compiler may divide it, and then it must travel.
     """
@@ -50,7 +50,7 @@ def _varying_along(leaf: chex.Array, axes: frozenset[str]) -> chex.Array:
 
 
 def mean(tree: chex.ArrayTree, axis_name: str | tuple[str, ...]) -> chex.ArrayTree:
-    """The mean over devices, also of a leaf that varies along one of two axes only."""
+    """Averages a tree over devices, also leaves that vary along one of two axes only."""
     axes = tracked_axes(axis_name)
     along = jax.tree.map(
         lambda leaf: _varying_along(leaf, axes) if axes & varying_axes(leaf) else leaf, tree
@@ -59,14 +59,14 @@ def mean(tree: chex.ArrayTree, axis_name: str | tuple[str, ...]) -> chex.ArrayTr
 
 
 def tracked_axes(axis_name: str | tuple[str, ...] | None) -> frozenset[str]:
-    """Those axes of ``axis_name`` for which `jax.shard_map` tracks what varies (``check_vma``)."""
+    """The axes of ``axis_name`` along which `jax.shard_map` tracks what varies (``check_vma``)."""
     return frozenset() if axis_name is None else varying_axes(lax.axis_index(axis_name))
 
 
 def sources(
     function: Callable[[chex.ArrayTree], chex.ArrayTree], params: chex.ArrayTree
 ) -> list[frozenset[str]]:
-    """For each leaf of a result: the axes along which what it is computed from differs.
+    """Finds, for each leaf of a result, the axes along which its inputs differ.
 
     An axis along which the leaf itself is the same is one that it was reduced over.
     """
@@ -76,7 +76,7 @@ def sources(
 
 
 def _axes_in(jaxpr: core.Jaxpr) -> frozenset[str]:
-    """The axes along which a value of ``jaxpr`` differs."""
+    """The axes along which any value of ``jaxpr`` differs."""
     found: frozenset[str] = frozenset()
     for eqn in jaxpr.eqns:
         found = found.union(
@@ -109,7 +109,7 @@ def gathered(leaf: chex.Array) -> chex.Array:
 
 
 def compiling() -> bool:
-    """Whether operations are recorded for the compiler, as inside of `jax.jit` and `lax.scan`.
+    """Whether JAX is tracing, as inside of `jax.jit` and `lax.scan`.
 
     Not so under `jax.vmap` or `jax.grad` alone, which have tracers too, but execute one by one.
     """
@@ -118,7 +118,7 @@ def compiling() -> bool:
 
 @jax.custom_batching.custom_vmap
 def anywhere(condition: chex.Array) -> chex.Array:
-    """Whether a condition holds, under `jax.vmap` for any member of the batch.
+    """Whether a condition holds, or under `jax.vmap` holds for any member of the batch.
 
     With one condition for each, `jax.vmap` would compute both sides of a branch in every step, and
     have a copy for each of what is chosen on it.
@@ -135,14 +135,14 @@ def _anywhere_in_batch(
 
 
 def on_no_mesh(tree: chex.ArrayTree) -> bool:
-    """Whether all is on one device, as far as JAX tells while it traces."""
+    """Whether everything is on one device, as far as JAX tells while it traces."""
     leaves = jax.tree.leaves(tree)
     meshes = [jax.sharding.get_abstract_mesh(), *map(_mesh, leaves)]
     return all(mesh.empty for mesh in meshes)
 
 
 def devices(tree: chex.ArrayTree) -> int:
-    """Among how many devices of a mesh the compiler may divide an array, as far as JAX tells.
+    """How many devices the compiler may divide an array among, as far as JAX tells.
 
     Inside of `jax.shard_map` what a device has is its own.
     """

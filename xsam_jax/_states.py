@@ -1,4 +1,4 @@
-"""Checks that a state is of the transformation, and the parameters, that it is given to."""
+"""Checks that a state belongs to the transformation and the parameters that it is used with."""
 
 from collections.abc import Callable
 from typing import Any

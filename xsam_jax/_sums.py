@@ -66,7 +66,7 @@ def products(x: chex.Array, y: chex.Array) -> chex.Array:
 
 
 def divided(array: chex.Array, devices: int) -> chex.Array:
-    """Adds up an array that is divided among some devices, moving nothing but sums between them.
+    """Adds up an array that is divided among devices; only sums travel between them.
 
     Axis by axis. An axis is cut into blocks where each device has whole ones, however many of the
     devices share it; the sum along another is the compiler's.
@@ -80,7 +80,7 @@ def divided(array: chex.Array, devices: int) -> chex.Array:
 
 
 def _in_blocks(*factors: chex.Array) -> chex.Array:
-    """Adds up `_BLOCK` numbers of a row each, or products of two; the last sum has the rest."""
+    """Adds up blocks of `_BLOCK` numbers of a row, or of products of two; the last has the rest."""
 
     def sums(start: int, end: int, terms: int) -> chex.Array:
         parts = [lax.slice_in_dim(factor, start, end, axis=-1) for factor in factors]

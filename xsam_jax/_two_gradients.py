@@ -1,4 +1,4 @@
-"""What all sharpness-aware methods share: two gradients with two small pure pieces around them.
+"""Builds every method from two gradients and two pure functions: its ascent and its descent.
 
 A method is an *ascent*, from the gradient at the parameters to a perturbation, and a *descent*,
 from the gradient at the perturbed parameters to the direction that the base optimizer receives.
@@ -35,7 +35,7 @@ State = TypeVar("State", bound=tuple[Any, ...])
 
 
 class Ascent(NamedTuple):
-    """What is known of a step before its perturbation: to a method, and to `Tracker.before`.
+    """What a method's ascent and `Tracker.before` are given: a step before its perturbation.
 
     Attributes:
       grads: the mini-batch's gradient at ``params``, averaged over the devices of ``axis_name``.
@@ -55,7 +55,7 @@ class Ascent(NamedTuple):
 
 
 class Descent(NamedTuple):
-    """What is known of a step after its perturbation: to a method, and to `Tracker.after`.
+    """What a method's descent and `Tracker.after` are given: a step after its perturbation.
 
     Attributes:
       grads: the gradient at ``params``.
@@ -77,7 +77,7 @@ class Descent(NamedTuple):
 
 
 class SAMState(NamedTuple):
-    """State of the methods that remember nothing else: `sam`, `gsam` and `wsam`.
+    """State of `sam`, `gsam` and `wsam`, which remember only the step count.
 
     Attributes:
       count: steps taken, int32[].
@@ -103,7 +103,7 @@ def sam_descent(step: Descent, state: State) -> tuple[chex.ArrayTree, State]:
 
 
 def kept(step: Descent, state: State) -> State:
-    """Chooses ``state``, or the one before the step where a gradient is not finite."""
+    """Returns ``state``, or the one before the step where a gradient is not finite."""
     chosen: State = _linalg.select(step.finite, state, step.before)
     return chosen
 

@@ -1,4 +1,4 @@
-"""Eigen-SAM."""
+"""Eigen-SAM: SAM that perturbs along the Hessian's dominant eigenvector as well."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GSAM."""
+"""GSAM: SAM that lessens the surrogate gap as well."""
 
 from __future__ import annotations
 

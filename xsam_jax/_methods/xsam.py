@@ -1,4 +1,4 @@
-"""X-SAM."""
+"""X-SAM: SAM whose direction is normalised and corrected along the dominant eigenvector."""
 
 from __future__ import annotations
 

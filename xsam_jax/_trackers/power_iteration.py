@@ -76,7 +76,7 @@ def power_iteration(
                 raise ValueError(f"start must be finite and not zero in {dtype}, got {start!r}")
 
     def cold(pair: Eigenpair, count: chex.Array) -> chex.ArrayTree:
-        """The vector, of norm one, that a refresh starts from anew."""
+        """The unit vector that a cold refresh starts from."""
         if start is not None:
             unit = _linalg.cast_like(_linalg.unit_at_any_scale(start), pair.vector)
             return _placement.shard_like(unit, pair.vector)

@@ -144,7 +144,7 @@ def subspace(size: int = 4, *, decay: chex.Numeric = 0.98, ridge: chex.Numeric =
 
 
 class _Seen(NamedTuple):
-    """What a step has shown, by inner products; vectors are coefficients of ``(*U, h)``."""
+    """What a step tells of the Hessian, in inner products with the vectors of ``(*U, h)``."""
 
     metric: chex.Array  # of the basis and h with each other, [size + 1, size + 1]
     x: chex.Array  # of the basis and h with x, [size + 1]
@@ -154,7 +154,7 @@ class _Seen(NamedTuple):
 def _fit(
     seen: _Seen, pair: Eigenpair, decay: chex.Numeric, ridge: chex.Numeric
 ) -> tuple[chex.Array, chex.Array, chex.Array, chex.Array]:
-    """Fits the step: the new basis [size + 1, size], the eigenvalue, ``R`` and ``C``."""
+    """Fits the basis [size + 1, size] to a step; returns it, the eigenvalue, ``R`` and ``C``."""
     metric, size = seen.metric, len(seen.x) - 1
     responses, covariance = _linalg.cast(pair.memory[1:], metric.dtype)
     h = jnp.zeros_like(seen.x).at[size].set(1)
@@ -185,7 +185,7 @@ def _fit(
 
 
 def _eigh(matrix: chex.Array) -> tuple[chex.Array, chex.Array]:
-    """Eigenvalues, ascending, and eigenvectors, computed for two copies of the matrix.
+    """Ascending eigenvalues and their eigenvectors, of two copies: a GPU has no fast way for one.
 
     For a single small matrix JAX calls a routine of NVIDIA's that copies to the host and waits, for
     several another one: a step of ResNet-18 on an H200 takes 1.18 times SAM's with it, not 1.36.
@@ -195,7 +195,7 @@ def _eigh(matrix: chex.Array) -> tuple[chex.Array, chex.Array]:
 
 
 def _filled(metric: chex.Array) -> chex.Array:
-    """The basis [size + 1, size]; its first vector that is still unknown is made from ``h``."""
+    """Makes the first unknown vector of the basis [size + 1, size] from ``h``, and returns all."""
     size = len(metric) - 1
     known = jnp.diag(metric)[:size] > 0
     basis = jnp.where(known[None], jnp.eye(size + 1, size, dtype=metric.dtype), 0)
@@ -206,7 +206,7 @@ def _filled(metric: chex.Array) -> chex.Array:
 
 
 def _orthonormal(metric: chex.Array, columns: chex.Array) -> chex.Array:
-    """Orthonormal vectors with the span of the columns, one after the other (Gram-Schmidt)."""
+    """Makes the columns orthonormal, one after the other (Gram-Schmidt)."""
     basis = jnp.zeros_like(columns)
     for i in range(columns.shape[1]):
         vector = _unit_in(metric, columns[:, i])
@@ -217,12 +217,12 @@ def _orthonormal(metric: chex.Array, columns: chex.Array) -> chex.Array:
 
 
 def _norm_in(metric: chex.Array, vector: chex.Array) -> chex.Array:
-    """The norm of the vector with these coefficients."""
+    """The norm, in a metric, of the vector with these coefficients."""
     return jnp.sqrt(jnp.maximum(vector @ metric @ vector, 0))
 
 
 def _unit_in(metric: chex.Array, vector: chex.Array) -> chex.Array:
-    """``vector`` with norm one, or zero where nothing but rounding errors is left of it."""
+    """Scales a vector to norm one, or to zero where only rounding errors are left of it."""
     norm = _norm_in(metric, vector)
     # The error of its square is some eps.
     scale = 8 * float(np.finfo(metric.dtype).eps) ** 0.5 * jnp.max(jnp.abs(vector))

@@ -41,12 +41,12 @@ def unknown(params: chex.ArrayTree) -> Eigenpair:
 
 
 def pair_of(state: Any) -> Eigenpair:
-    """The pair in the state of `xsam` or `eigen_sam`."""
+    """Takes the pair out of the state of `xsam` or `eigen_sam`."""
     return Eigenpair(state.eigenvector, state.eigenvalue, state.memory)
 
 
 def with_pair(state: Any, pair: Eigenpair) -> Any:
-    """The state with another pair in it."""
+    """Puts a new pair into the state of `xsam` or `eigen_sam`."""
     vector, value, memory = pair
     return state._replace(eigenvector=vector, eigenvalue=value, memory=memory)
 
@@ -101,7 +101,7 @@ class Tracker(NamedTuple):
     name: str = "Tracker(...)"
 
     def __repr__(self) -> str:
-        """The call that made it."""
+        """Shows the call that made the tracker, such as ``oja(rate=0.3)``."""
         return self.name
 
 
@@ -148,7 +148,7 @@ def free_product(step: Descent) -> tuple[_linalg.Scaled, chex.ArrayTree]:
 def product_norm(
     step: Descent, x: _linalg.Scaled, squared: chex.Array, product: chex.ArrayTree
 ) -> chex.Array:
-    """The norm of a `free_product`, and 0 where the gradients differ by their rounding only.
+    """The norm of a `free_product`, 0 where the two gradients differ by rounding only.
 
     So they do where the loss has no curvature, as a linear one; their difference has a direction,
     but it says nothing.
@@ -164,7 +164,7 @@ def product_norm(
 def after_step(
     tracker: Tracker, step: Descent, pair: Eigenpair
 ) -> tuple[Descent, Eigenpair, Projection | None]:
-    """Calls `Tracker.after`; the step is not finite any more where the new eigenvalue is not.
+    """Calls `Tracker.after`, and marks the step as not finite where the new eigenvalue is not.
 
     A step is taken for not finite also where the tracker's inner products overflow, as they do
     before those of the gradients: the state keeps the old vector.
@@ -174,7 +174,7 @@ def after_step(
 
 
 def projected(step: Descent, v: chex.ArrayTree, projection: Projection | None) -> chex.Array:
-    """The inner product ``<g_adv, v>``, as the tracker knows it or by a pass over the vector.
+    """The inner product ``<g_adv, v>``: the tracker's if it knows it, else computed.
 
     A GPU is faster where nothing has to wait for the vector. XLA:CPU would compute it in every
     kernel that needs it, and keep the first gradient until then.

@@ -1,1 +1,1 @@
-"""What the compiler is told, so that gradients are as fast inside of loops as outside of them."""
+"""Rewrites traced functions so that XLA compiles them well, in loops as outside of them."""

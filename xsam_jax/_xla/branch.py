@@ -1,4 +1,4 @@
-"""A gradient in a branch of its own, which is taken or skipped."""
+"""Computes a gradient in a branch of its own, which saves memory on CPU."""
 
 import chex
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Convolutions as XLA:CPU is fast at them: channels last, and long sums in parts.
+"""Computes convolutions the way XLA:CPU is fast at: channels last, and long sums in parts.
 
 XLA:CPU has a fast kernel for channels-last convolutions, and transposes other layouts into that one
 only in the entry computation. A convolution's *gradient* arrives in other layouts, so inside
@@ -71,7 +71,7 @@ def convolve(
         return bind(lhs, rhs, dimension_numbers=fast)
 
     def summed(lhs: chex.Array, rhs: chex.Array) -> chex.Array:
-        """The convolution that is added up: in float32 at least, as XLA:CPU does."""
+        """Convolves in float32 at least, as XLA:CPU adds up; the caller rounds the sum."""
         if not floating:
             return whole(lhs, rhs)
         dtype = _sums.statistics_dtype(out)
@@ -110,7 +110,7 @@ def _one_group(*, feature_group_count: int, batch_group_count: int, **_: Any) ->
 
 
 def _parts(terms: int, features: int) -> int:
-    """In how many parts to compute a convolution that sums so many terms.
+    """Chooses in how many parts to compute a convolution that sums so many terms.
 
     Those of a kernel's gradient are the images, its input's feature axis, times their pixels, its
     window. In parts that fit into the caches it takes a third to a fifth of the time.

@@ -1,4 +1,4 @@
-"""Finds a traced function that computes the same as another, so that JAX compiles it once.
+"""Replaces a traced function by an equal earlier one, so that JAX compiles it once.
 
 Outside of `jax.jit` JAX finds what it has compiled for a loop by the identity of the loop's traced
 body, and each call of a function traces it anew.

@@ -24,7 +24,7 @@ Table = np.ndarray[tuple[int, int], Any]
 
 
 class Product(NamedTuple):
-    """A convolution of NHWC and HWIO, and whether it makes a larger copy of the kernel."""
+    """A convolution as a matrix product, and whether that spreads the kernel out."""
 
     multiply: Callable[[chex.Array, chex.Array], chex.Array]
     spreads: bool
@@ -39,7 +39,7 @@ def product(
     precision: Any,
     **geometry: Any,
 ) -> Product | None:
-    """The convolution as a matrix product, or None where that would not be faster.
+    """Makes the matrix product of a convolution, or returns None where it would not be faster.
 
     The window is larger than the image in a layer itself and in its input's gradient. In its
     kernel's gradient the window is the output's cotangent, and as large as the image.

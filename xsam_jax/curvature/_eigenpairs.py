@@ -154,7 +154,7 @@ def _top_eigenpairs(
 
 @jax.custom_jvp
 def _once(x: chex.Array) -> chex.Array:
-    """``x``, and an error where its derivative is differentiated."""
+    """Returns ``x``, and raises where its derivative is differentiated again."""
     return x
 
 

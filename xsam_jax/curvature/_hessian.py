@@ -41,7 +41,7 @@ class FlatHessian(NamedTuple):
         return self.product(vector, *self.constants)
 
     def fixed(self) -> FlatHessian:
-        """The same Hessian, held constant where something is differentiated."""
+        """The Hessian as a constant: derivatives do not go through it."""
         return self._replace(constants=lax.stop_gradient(self.constants))
 
 

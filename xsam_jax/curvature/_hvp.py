@@ -82,7 +82,7 @@ def hvp(grad_fn: GradFn, params: chex.ArrayTree, v: chex.ArrayTree) -> chex.Arra
 
 
 def _traces(grad_fn: GradFn, params: chex.ArrayTree) -> bool:
-    """Whether the gradient can be traced, without a derivative."""
+    """Whether the gradient can be traced when no derivative of it is taken."""
     try:
         jax.eval_shape(grad_fn, params)
     except Exception:

@@ -1,4 +1,4 @@
-"""Lanczos' tridiagonalisation, in float32 too, and where the Krylov space is smaller than asked."""
+"""Lanczos' tridiagonalisation, accurate in float32 and in Krylov spaces smaller than asked for."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Tridiagonalization(NamedTuple):
 def tridiagonalize(
     hessian: FlatHessian, num_matvecs: int, key: chex.PRNGKey, start: chex.Array | None = None
 ) -> Tridiagonalization:
-    """Lanczos from one start vector, with full reorthogonalisation.
+    """Runs Lanczos from one start vector, with full reorthogonalisation.
 
     The Krylov space of one vector has at most as many dimensions as the Hessian has distinct
     eigenvalues: one for the identity, two for a rank-one Hessian. Beyond it the residual that
@@ -86,14 +86,14 @@ def tridiagonalize(
 
 
 def eigh(matrix: chex.Array) -> tuple[chex.Array, chex.Array]:
-    """Eigenvalues and eigenvectors of a symmetric matrix, also of the largest numbers."""
+    """Eigenvalues and eigenvectors of a symmetric matrix, also where its sums overflow."""
     # JAX would make it symmetric by a sum, which may overflow.
     values, vectors = jnp.linalg.eigh(matrix, symmetrize_input=False)
     return values, vectors
 
 
 def row_norms(vectors: chex.Array) -> chex.Array:
-    """Euclidean norms along the last axis, also of numbers whose squares float32 does not have.
+    """Euclidean norms along the last axis, also of numbers whose squares overflow or underflow.
 
     The derivative at a zero vector is 0.
     """
@@ -102,7 +102,7 @@ def row_norms(vectors: chex.Array) -> chex.Array:
 
 
 def _orthogonal(vector: chex.Array, basis: chex.Array) -> chex.Array:
-    """``vector`` without its components along the rows of ``basis``; zero rows take nothing."""
+    """Removes a vector's components along the rows of ``basis``; zero rows remove nothing."""
     return vector - _sums.inner_products(basis, vector[None]) @ basis
 
 

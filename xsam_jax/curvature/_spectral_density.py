@@ -113,7 +113,7 @@ def _spectral_density(
 
 @jax.custom_jvp
 def _not_differentiated(tree: chex.ArrayTree) -> chex.ArrayTree:
-    """``tree``, and an error where it is differentiated."""
+    """Returns ``tree``, and raises where it is differentiated."""
     return tree
 
 
