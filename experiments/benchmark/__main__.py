@@ -47,7 +47,7 @@ from experiments.workers.store import Line, but_for_the_seed
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkConfig:
-    """Options of a benchmark; what is left out is as the preset has it."""
+    """Options of a benchmark. Those left out are the preset's."""
 
     preset: Annotated[
         Literal[
@@ -85,7 +85,7 @@ class BenchmarkConfig:
 
 
 def protocol_of(config: BenchmarkConfig) -> Protocol:
-    """The preset with the options' changes.
+    """Change the preset as the options say.
 
     Raises:
         UserError: A list is empty or names something twice, nothing is tuned, or hyperparameters
@@ -116,7 +116,7 @@ def protocol_of(config: BenchmarkConfig) -> Protocol:
 
 
 def run_benchmark(protocol: Protocol, out: Path, jobs: int) -> list[str]:
-    """Do what is missing of a benchmark and write its report.
+    """Do the runs of a benchmark that are missing, and write its report.
 
     Args:
         protocol: The benchmark.
@@ -139,7 +139,7 @@ def run_benchmark(protocol: Protocol, out: Path, jobs: int) -> list[str]:
 
 
 def _run_missing(protocol: Protocol, out: Path, jobs: int, lines: list[Line]) -> list[str]:
-    """Add the lines of what is missing; what failed, a sentence each."""
+    """Do the missing runs, add their lines, and return what failed, a sentence each."""
     store.mend(out)
     failures: list[str] = []
     revision = store.revision()
@@ -176,7 +176,7 @@ def _run_missing(protocol: Protocol, out: Path, jobs: int, lines: list[Line]) ->
 
 
 def missing(protocol: Protocol, stage: str, lines: list[Line], out: Path) -> list[Planned]:
-    """The runs of a stage that are not finished.
+    """List the runs of a stage that are not finished.
 
     Raises:
         UserError: Some of those that are differ from the plan in more than the seed, so that no

@@ -1,4 +1,4 @@
-"""What a benchmark would run, and how long it would take by steps that are timed now."""
+"""What a benchmark would run, and how long it would take: a few steps are timed."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ _IMPORT = (sys.executable, "-c", "import experiments.workers.worker")
 
 
 class Cost(NamedTuple):
-    """Measured seconds.
+    """Measured seconds of the parts of a run.
 
     Attributes:
         start: To build and compile, once for all runs of a worker.
@@ -45,7 +45,7 @@ class Cost(NamedTuple):
     curvature: tuple[float, float]
 
     def of_run(self, config: ResolvedConfig) -> float:
-        """A run without its start."""
+        """Seconds of a run, without its start."""
         evaluated = config.epochs * (config.validation_images or self.images) * self.image
         every = config.curvature_every
         measured = -(-config.epochs // every) if every else 0
@@ -59,7 +59,7 @@ class Cost(NamedTuple):
 
 
 def estimate(protocol: Protocol, lines: list[Line], jobs: int) -> str:
-    """List the runs that are missing and their time.
+    """List the missing runs and their time.
 
     Args:
         protocol: The benchmark.
@@ -96,7 +96,7 @@ def estimate(protocol: Protocol, lines: list[Line], jobs: int) -> str:
 
 
 def measure(run: Planned) -> Cost:
-    """Compile the programs of a run and time each, a few steps of them."""
+    """Compile the programs of a run and time a few steps of each."""
     planned = resolve(run.config)
     # The first steps of what is X-SAM in some steps only are not like the mean of all.
     config = replace(planned, late_start=0.0, sparse_every=1)

@@ -38,7 +38,7 @@ class Tuning:
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """A benchmark."""
+    """All that a benchmark runs."""
 
     name: str
     datasets: tuple[DatasetName, ...]
@@ -52,7 +52,7 @@ class Protocol:
 
 
 def cells(protocol: Protocol) -> list[Cell]:
-    """All of a benchmark."""
+    """List every method on every network and data set of a benchmark."""
     return [
         Cell(dataset, model, method)
         for dataset in protocol.datasets
@@ -62,7 +62,7 @@ def cells(protocol: Protocol) -> list[Cell]:
 
 
 def tuning_runs(protocol: Protocol, cell: Cell) -> list[Planned]:
-    """The trials of one method."""
+    """List the trials of one method."""
     tuning = protocol.tuning
     if tuning is None:
         return []
@@ -85,7 +85,7 @@ def tuning_runs(protocol: Protocol, cell: Cell) -> list[Planned]:
 
 
 def final_runs(protocol: Protocol, cell: Cell, lines: Iterable[Line]) -> list[Planned]:
-    """The runs that count, at the chosen learning rate and radius.
+    """List the final runs of one method, at the chosen learning rate and radius.
 
     Args:
         protocol: The benchmark.
@@ -109,7 +109,7 @@ def final_runs(protocol: Protocol, cell: Cell, lines: Iterable[Line]) -> list[Pl
 
 
 def points(tuning: Tuning) -> list[tuple[float, float | None]]:
-    """Learning rates and radii to be tried, the same for every method."""
+    """Draw the learning rates and radii to be tried, the same for every method."""
     unit = qmc.Halton(2, rng=0).random(tuning.trials)
     rho = tuning.rho
     return [
@@ -119,7 +119,7 @@ def points(tuning: Tuning) -> list[tuple[float, float | None]]:
 
 
 def choose(trials: Iterable[Line]) -> dict[str, float]:
-    """The learning rate and radius of the highest mean validation accuracy.
+    """Choose the learning rate and radius of the highest mean validation accuracy.
 
     Args:
         trials: All trials of a method.

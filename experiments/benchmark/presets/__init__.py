@@ -1,4 +1,4 @@
-"""The protocols that have a name, each in a file that says what to expect of it."""
+"""The named protocols, each in a file that says what to expect of it."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Numbers as the cells of a report's tables have them."""
+"""Format numbers as cells of a report's tables."""
 
 import math
 from collections.abc import Sequence, Set
@@ -8,14 +8,14 @@ from experiments.workers.store import Line
 
 
 def chosen(value: float, tried: Set[float]) -> str:
-    """A hyperparameter, and whether a better one may lie beyond what was tried."""
+    """Format a hyperparameter, and say where it is the lowest or highest that was tried."""
     if len(tried) < 2 or min(tried) < value < max(tried):
         return f"{value:g}"
     return f"{value:g} ({'lowest' if value == min(tried) else 'highest'} tried)"
 
 
 def mean_of(lines: Sequence[Line], name: str, digits: int) -> str:
-    """The mean of a result's field, and of how many runs it is where some have none."""
+    """Format the mean of a result's field, and say of how many runs it is where some have none."""
     values = [line["result"][name] for line in lines if line["result"][name] is not None]
     if not values:
         return ""
@@ -24,7 +24,7 @@ def mean_of(lines: Sequence[Line], name: str, digits: int) -> str:
 
 
 def plus_minus(summary: Summary, digits: int) -> str:
-    """A mean and its spread, where there is one."""
+    """Format a mean and, where there is one, its standard deviation."""
     if math.isnan(summary.deviation):
         return f"{summary.mean:.{digits}f}"
     return f"{summary.mean:.{digits}f} ± {summary.deviation:.{digits}f}"

@@ -18,7 +18,7 @@ _HIGHEST_LOSS = 10.0
 
 
 def accuracies(title: str, runs: Mapping[str, Sequence[Line]]) -> bytes:
-    """Test accuracy of every run, and each method's mean.
+    """Draw the test accuracy of every run, and each method's mean.
 
     Args:
         title: Title.
@@ -41,7 +41,7 @@ def accuracies(title: str, runs: Mapping[str, Sequence[Line]]) -> bytes:
 
 
 def curves(title: str, runs: Mapping[str, Sequence[Line]]) -> bytes:
-    """Training loss, test accuracy and largest eigenvalue over the epochs, means over the seeds.
+    """Draw loss, test accuracy and largest eigenvalue over the epochs, means over the seeds.
 
     Args:
         title: Title.

@@ -24,7 +24,7 @@ _ROWS: Mapping[tuple[str, str], tuple[tuple[float, float] | None, ...]] = {
 
 
 def published(dataset: str, model: str, method: str) -> str:
-    """The paper's own number.
+    """Look up the paper's number for a method, as text; empty where it has none.
 
     Args:
         dataset: Name of the data set.

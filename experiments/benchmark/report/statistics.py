@@ -1,4 +1,4 @@
-"""What the runs say, and how sure it is."""
+"""Means, paired differences and significance of the runs of a benchmark."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -20,7 +20,7 @@ class Summary(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Paired difference to a baseline.
+    """Mean difference to a baseline over runs with the same seed.
 
     Attributes:
         mean: Mean of the differences of runs with the same seed.
@@ -38,7 +38,7 @@ class Difference(NamedTuple):
 
 
 def summarize(values: Sequence[float]) -> Summary:
-    """Mean and spread."""
+    """Compute mean and standard deviation."""
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
     return Summary(float(np.mean(values)), deviation, len(values))
 
@@ -70,7 +70,7 @@ def paired(ours: Mapping[int, float], baseline: Mapping[int, float]) -> Differen
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's correction for many comparisons.
+    """Correct p-values for many comparisons by Holm's method.
 
     Args:
         p_values: One of each comparison.
@@ -87,7 +87,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def verdict(difference: Difference, adjusted_p: float) -> str:
-    """In words whether a difference is more than chance.
+    """Say in words whether a difference is significant.
 
     A bootstrap over a handful of seeds is too sure of itself, so the t-test has to agree with it.
     """

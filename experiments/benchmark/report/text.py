@@ -1,4 +1,4 @@
-"""The text of a report: tables and what they say."""
+"""The text of a report: its tables and sentences."""
 
 from collections.abc import Mapping, Sequence
 
@@ -22,7 +22,7 @@ Verdicts = Mapping[str, tuple[str, str]]  # method -> the difference in figures 
 
 
 def report(lines: Sequence[Line], pictures: dict[str, bytes]) -> str:
-    """The report in Markdown.
+    """Write a report in Markdown.
 
     Args:
         lines: All lines of a benchmark.
@@ -108,7 +108,7 @@ def _by_seed(lines: Sequence[Line]) -> dict[int, float]:
 
 
 def _verdicts(runs: Runs, baseline: str) -> Verdicts:
-    """Of each method the difference to the baseline in figures and in words."""
+    """Compare each method with the baseline: the difference with its interval, and a verdict."""
     if baseline not in runs:
         return {}
     reference = _by_seed(runs[baseline])
@@ -159,7 +159,7 @@ def _findings(verdicts: Verdicts) -> str:
 
 
 def _left_out(runs: Runs) -> list[str]:
-    """Which runs had steps whose loss or update was not finite, and which changed nothing."""
+    """Name the methods with runs in which steps were not finite and so were left out."""
     numbers = {
         method: sum(
             # Earlier versions did not count them.

@@ -1,4 +1,4 @@
-"""report.md and report.html, from the lines of results.jsonl."""
+"""Writes report.md and report.html from the lines of results.jsonl."""
 
 import base64
 import html
