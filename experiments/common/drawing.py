@@ -1,4 +1,4 @@
-"""How all figures look, and how they and their numbers are written."""
+"""Draw figures in one style, and write them and their numbers to files."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ Value = str | int | float | None
 
 
 def new_figure(width: float, height: float, title: str, caption: str) -> Figure:
-    """An empty figure with a title, and what was run in small type below it."""
+    """Make an empty figure with a title, and what was run in small type below it."""
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.suptitle(title, fontsize=13)
     # About 14 of its letters fill an inch.
@@ -30,7 +30,7 @@ def new_figure(width: float, height: float, title: str, caption: str) -> Figure:
 
 
 def png(figure: Figure, dpi: int = 110) -> bytes:
-    """A figure as the content of a PNG file."""
+    """Render a figure as the content of a PNG file."""
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=dpi)
     return image.getvalue()
@@ -46,7 +46,7 @@ def write_figure(figure: Figure, file: Path) -> None:
 
 
 def write_table(file: Path, header: Sequence[str], rows: Iterable[Sequence[Value]]) -> None:
-    """Write numbers as CSV with six significant digits, what is None or not finite empty.
+    """Write numbers as CSV with six significant digits; None and what is not finite stay empty.
 
     Raises:
         UserError: The folder cannot be written.

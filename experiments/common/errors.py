@@ -1,4 +1,4 @@
-"""How a program ends: a user's mistake is told in one sentence, and a signal is a wish to stop."""
+"""How programs end: with one sentence for a user's mistake, and saved after a signal."""
 
 import io
 import os
@@ -21,7 +21,7 @@ class UserError(Exception):
 
 
 class BadNumbers(UserError):  # noqa: N818 - it is what the numbers are
-    """A training that came to numbers that are not finite, and to no end."""
+    """A training gave up after too many steps that were not finite."""
 
     status = 1
 
@@ -102,7 +102,7 @@ class Stopped(Exception):  # noqa: N818 - it is no error
 
 @contextmanager
 def graceful_stop() -> Iterator[Callable[[], bool]]:
-    """Take SIGINT (Ctrl-C) and SIGTERM for the wish to stop, and `Stopped` for its fulfilment.
+    """Let a run save itself and stop after SIGINT (Ctrl-C) or SIGTERM.
 
     The first signal is noted, a second one of either interrupts at once. A `Stopped` becomes one
     line on stderr and exit status 130 after SIGINT, 0 after SIGTERM.

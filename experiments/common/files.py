@@ -1,4 +1,4 @@
-"""Files are written as a whole, and what goes wrong with them is said in one sentence."""
+"""Write files as a whole, and say in one sentence what goes wrong with them."""
 
 import fcntl
 import json
@@ -22,7 +22,7 @@ def writing(place: str | Path) -> Iterator[None]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder of results that are still to be measured.
+    """Make a folder for results, before they are measured.
 
     Raises:
         UserError: It cannot be written.
@@ -34,7 +34,7 @@ def make_folder(folder: Path) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder of results that cannot be made, before they are, and make none.
+    """Refuse a folder for results that cannot be made, without making it.
 
     Raises:
         UserError: It cannot be written.
@@ -91,12 +91,12 @@ def write_json(file: Path, value: dict[str, Any]) -> None:
 
 
 def damaged(place: Path) -> UserError:
-    """The error of a file, or a folder of files, that a command would make again."""
+    """Make the error that says: remove this damaged file, and the command makes it again."""
     return UserError(f"{place} is damaged: remove it, and the same command makes it anew.")
 
 
 def read_json(file: Path) -> Any:
-    """What `write_json` wrote.
+    """Read a file that `write_json` wrote.
 
     Raises:
         UserError: It is something else.

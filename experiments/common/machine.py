@@ -12,29 +12,29 @@ _PACKAGES = ("jax", "jaxlib", "optax", "flax", "xsam_jax")
 
 
 def cores() -> int:
-    """The CPU cores that this process may use."""
+    """Count the CPU cores that this process may use."""
     return len(affinity()) or os.cpu_count() or 1
 
 
 def affinity() -> list[int]:
-    """Numbers of the CPU cores that this process may use; none where the system does not tell."""
+    """List the CPU cores that this process may use; empty where the system does not tell."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def device() -> str:
-    """The accelerator and the number of CPU cores."""
+    """Name the accelerator, with the number of CPU cores."""
     return f"{jax.devices()[0].device_kind}, {cores()} CPU cores"
 
 
 def peak_mib() -> float:
-    """Most memory that this process has held so far."""
+    """The most memory that this process has held so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Kilobytes on Linux, bytes on macOS.
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def peak_device_mib() -> float | None:
-    """Most memory that arrays and programs have taken on the accelerator; None on a CPU."""
+    """The most memory that arrays and programs have taken on the accelerator; None on a CPU."""
     stats = jax.local_devices()[0].memory_stats()
     return None if stats is None else stats["peak_bytes_in_use"] / 2**20
 

@@ -1,4 +1,4 @@
-"""Checks of options, and the command line that has them."""
+"""Checks of options, and the command line that a file was made with."""
 
 import math
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def distinct(name: str, values: tuple[Any, ...]) -> None:
 
 
 def seeds(name: str, values: tuple[int, ...]) -> None:
-    """Refuse seeds that are none, not distinct or not in [0, 2**32).
+    """Refuse a list of seeds that is empty, repeats one or has one outside [0, 2**32).
 
     Raises:
         UserError: They are; the text names the option.
@@ -55,7 +55,7 @@ def seeds(name: str, values: tuple[int, ...]) -> None:
 
 
 def command(program: str, **options: Any) -> str:
-    """The command that made a file.
+    """Write out the command that made a file.
 
     Args:
         program: Name of the module.

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table.
+    """Format a table.
 
     Args:
         header: Its columns' headings.

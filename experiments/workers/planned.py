@@ -1,4 +1,4 @@
-"""A run that a program plans: what it is, and the key of all that its numbers depend on."""
+"""A planned run, and the key of everything that its numbers depend on."""
 
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from experiments.workers.store import Line, Stage, key_of
 
 
 class Cell(NamedTuple):
-    """A method on a network and a data set: what is tuned on its own."""
+    """A method on a network and a data set; each is tuned by itself."""
 
     dataset: DatasetName
     model: ModelName
@@ -18,28 +18,28 @@ class Cell(NamedTuple):
 
 
 class Planned(NamedTuple):
-    """A run of a benchmark."""
+    """A run that a program plans."""
 
     stage: Stage
     config: TrainConfig
 
     @property
     def key(self) -> str:
-        """See `key_of`."""
+        """A hash of everything that its numbers depend on, see `key_of`."""
         return key_of(self.stage, self.fields)
 
     @property
     def fields(self) -> dict[str, Any]:
-        """All that its numbers depend on, as its line has it."""
+        """Everything that its numbers depend on, as its line in results.jsonl has it."""
         return identity(resolve(self.config).to_json())
 
     @property
     def cell(self) -> Cell:
-        """What it is a run of."""
+        """Its method, network and data set."""
         return Cell(self.config.dataset, self.config.model, self.config.method)
 
 
 def cell_of(line: Line) -> Cell:
-    """The method, network and data set of a line."""
+    """Read the method, network and data set of a line."""
     config = line["config"]
     return Cell(config["dataset"], config["model"], config["method"])

@@ -1,4 +1,4 @@
-"""Runs a plan in worker processes, each pinned to cores of its own."""
+"""Does planned runs in worker processes, each pinned to cores of its own."""
 
 import itertools
 import json
@@ -21,7 +21,7 @@ _WORKER = (sys.executable, "-m", "experiments.workers.worker")
 
 
 def slots(jobs: int) -> list[frozenset[int]]:
-    """Share the cores out.
+    """Divide the cores among the workers.
 
     Args:
         jobs: Number of workers.
@@ -36,7 +36,7 @@ def slots(jobs: int) -> list[frozenset[int]]:
 
 
 def execute(plan: Iterable[Planned], jobs: int, on_run: OnRun) -> None:
-    """Run a plan.
+    """Do all runs of a plan.
 
     Runs of one method, network and data set follow each other in one worker, which compiles them
     once. A worker that dies fails the run it had in hand and is replaced. A second worker starts
@@ -85,7 +85,7 @@ def execute(plan: Iterable[Planned], jobs: int, on_run: OnRun) -> None:
 
 
 class _Crew:
-    """The workers that are alive."""
+    """The worker processes that are alive."""
 
     def __init__(self) -> None:
         self.dismissed = False
@@ -120,7 +120,7 @@ class _Crew:
 
 
 def _serve(group: list[Planned], report: OnRun, crew: _Crew) -> None:
-    """Give a group to a worker, and what is left of it to a new one if it dies."""
+    """Have a worker do a group of runs; if it dies, a new one does the rest."""
     while group:
         with crew.hire() as worker:
             assert worker.stdin is not None
@@ -169,7 +169,7 @@ def _keep_last(stderr: IO[str], errors: list[str]) -> None:
 
 
 class _Memory:
-    """Lets one worker in, and more when a run's memory is known and there is room for it."""
+    """Starts workers as memory allows: one, and more when a run's memory is known and fits."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -199,7 +199,7 @@ class _Memory:
 
 
 def available_mib() -> float:
-    """Memory that a new process may take."""
+    """Ask the system how much memory a new process may take."""
     try:
         with open("/proc/meminfo") as file:
             fields = dict(line.split(":") for line in file)

@@ -1,4 +1,4 @@
-"""results.jsonl: a line for each finished run, kept whatever happens to the runs after it."""
+"""results.jsonl: a line for each finished run, which later runs cannot lose."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ _BEFORE = {
 
 
 def read(out: Path) -> list[Line]:
-    """The finished runs of a benchmark.
+    """Read the finished runs of a folder.
 
     Args:
         out: Its folder.
@@ -59,7 +59,7 @@ def read(out: Path) -> list[Line]:
 
 
 def _run_of(text: str) -> Line | None:
-    """A line of the file, None if it is something else."""
+    """Parse a line of the file; None if it is no run."""
     try:
         line: Line = json.loads(text)
         result, config = line["result"], line["config"]
@@ -84,7 +84,7 @@ def _curves_of(line: Line) -> set[int]:
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Keep other processes from adding to a benchmark.
+    """Keep other processes from adding to the file.
 
     Raises:
         UserError: Another one does so, or the file cannot be written.
@@ -96,14 +96,14 @@ def locked(out: Path) -> Iterator[None]:
 
 
 def mend(out: Path) -> None:
-    """Cut off what `read` left out, so that the next line starts on its own."""
+    """Cut off an unfinished last line, so that the next one starts on its own."""
     file = out / FILE
     if file.exists():
         os.truncate(file, file.read_bytes().rfind(b"\n") + 1)
 
 
 def append(out: Path, line: Mapping[str, Any]) -> None:
-    """Add a finished run, and see it on the disk."""
+    """Add a finished run, and wait until it is on the disk."""
     with files.writing(out / FILE), (out / FILE).open("a") as file:
         file.write(json.dumps(line) + "\n")
         file.flush()
@@ -111,7 +111,7 @@ def append(out: Path, line: Mapping[str, Any]) -> None:
 
 
 def revision() -> str:
-    """The git revision of this program, with a + if it was changed since; empty without git."""
+    """Ask git for the revision, with a + where files were changed since; empty without git."""
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -126,11 +126,11 @@ def revision() -> str:
 
 
 def but_for_the_seed(config: Mapping[str, Any]) -> str:
-    """A line's configuration as text, equal for runs that may be averaged."""
+    """Write a configuration without its seed as text, equal for runs that may be averaged."""
     return json.dumps({**config, "seed": None}, sort_keys=True)
 
 
 def key_of(stage: Stage, fields: Mapping[str, Any]) -> str:
-    """A hash of all that a run's numbers depend on, its `Planned.fields`."""
+    """Hash everything that a run's numbers depend on, its `Planned.fields`."""
     text = json.dumps(fields, sort_keys=True)
     return hashlib.sha256(f"{stage} {text}".encode()).hexdigest()[:16]

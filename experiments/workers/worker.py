@@ -1,4 +1,4 @@
-"""Trains one run after the other: configurations on stdin, results on stdout, a JSON line each.
+"""A worker: reads configurations from stdin, trains, and writes results to stdout, as JSON lines.
 
 It is a process of its own, so that a run that takes it down, for lack of memory say, takes no
 other run's result along.
@@ -26,12 +26,12 @@ from experiments.workers.store import CURVES
 
 
 def encode(config: TrainConfig) -> str:
-    """A configuration as a line."""
+    """Write a configuration as a line."""
     return json.dumps(config.to_json())
 
 
 def decode(line: str) -> TrainConfig:
-    """The inverse of `encode`."""
+    """Read a configuration that `encode` wrote."""
     fields = json.loads(line)
     if fields["data_dir"] is not None:
         fields["data_dir"] = Path(fields["data_dir"])
@@ -39,7 +39,7 @@ def decode(line: str) -> TrainConfig:
 
 
 def run(config: TrainConfig) -> Mapping[str, Any]:
-    """Train once.
+    """Train with one configuration, and describe the result.
 
     Returns:
         The result, the columns of its epochs, how many steps were left out because they were not
@@ -71,7 +71,7 @@ def _short(value: float | None) -> float | None:
 
 
 def main() -> None:
-    """Serve until stdin ends; it ends during a run if the benchmark was killed."""
+    """Train until stdin ends; if it ends during a run, the benchmark was killed."""
     lines: SimpleQueue[str | None] = SimpleQueue()
     at_work = Event()
 
