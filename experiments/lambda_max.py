@@ -1,4 +1,4 @@
-"""Largest Hessian eigenvalue of a whole data set in the memory of one batch, and what it costs.
+"""Largest Hessian eigenvalue on a whole data set, in the memory of one batch, and its cost.
 
 python -m experiments.lambda_max                       # six-layer CNN, digits: half a minute
 python -m experiments.lambda_max --model resnet18 --dataset fashion_mnist --images 128 \

@@ -1,1 +1,1 @@
-"""The figures of the paper, one module each, and what they share."""
+"""The paper's figures, a module each, and what they share."""

@@ -1,4 +1,4 @@
-"""The paper's four figures, each from runs of experiments.train, and README's picture.
+"""Draw the paper's four figures from runs of experiments.train, and README's picture.
 
 python -m experiments.figures angle      # Fig. 1, the angle between gradient and eigenvector
 python -m experiments.figures curves     # Fig. 2, loss, accuracy and sharpness over the epochs

@@ -1,4 +1,4 @@
-"""What a step of SAM has to do with the dominant eigenvector of its mini-batch's Hessian.
+"""Measures how a step of SAM stands to the dominant eigenvector of its mini-batch's Hessian.
 
 The angle is what the paper measures (section 4.1). It infers from it how the step changes the
 eigenvalue, which is measured here too.
@@ -21,7 +21,7 @@ GradFn = Callable[[chex.ArrayTree], chex.ArrayTree]
 
 
 class Measured(NamedTuple):
-    """One measurement, or an array of them.
+    """A measurement at one step, or an array of them.
 
     Attributes:
         plain: Degrees in [0, 90] between the gradient and the eigenvector.
@@ -40,7 +40,7 @@ class Measured(NamedTuple):
 
 
 class ObservedState(NamedTuple):
-    """State of a method and the measurements beside it; those still to come are NaN.
+    """A method's state with the measurements so far; those still to come are NaN.
 
     A step of the run that is not finite changes nothing, so it is not counted here.
     """
@@ -99,7 +99,7 @@ def observe(
     every: int,
     measurement: Callable[[GradFn, chex.ArrayTree, chex.ArrayTree], Measured],
 ) -> optax.GradientTransformationExtraArgs:
-    """Let a method train as it does and measure on the mini-batch of every k-th step.
+    """Add measurements to a method: on the mini-batch of every k-th step.
 
     Args:
         tx: The method.

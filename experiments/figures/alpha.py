@@ -32,7 +32,7 @@ class Alpha(FigureOptions):
 
 
 def config_at(options: Alpha, correction: Correction, alpha: float, seed: int) -> TrainConfig:
-    """The run at one value of alpha."""
+    """Configure the run at one value of alpha."""
     changes = {"seed": seed, "curvature_every": 0}
     if alpha == 0:
         return train_config(options, method="normalized_sam", **changes)

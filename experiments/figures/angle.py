@@ -35,7 +35,7 @@ class Angle(FigureOptions):
 
 
 def histogram(degrees: NDArray[np.floating[Any]]) -> tuple[NDArray[np.intp], NDArray[np.int_]]:
-    """Counts and edges of bins of 5 degrees; an angle that is not a number is in none."""
+    """Count angles in bins of 5 degrees, without those that are NaN."""
     edges = np.arange(0, 91, _BIN)
     return np.histogram(np.minimum(degrees[np.isfinite(degrees)], 90), edges)[0], edges
 
@@ -81,7 +81,7 @@ def make(options: Angle) -> None:
 
 
 def share_of_orthogonal(degrees: NDArray[np.floating[Any]]) -> tuple[float, int]:
-    """Percent of folded angles in [80, 90], which are those in [80, 100] before, and of how many.
+    """Percent of the folded angles that lie in [80, 90], and the number of angles.
 
     An angle that is not a number is none.
     """
@@ -90,7 +90,7 @@ def share_of_orthogonal(degrees: NDArray[np.floating[Any]]) -> tuple[float, int]
 
 
 def median_changes(measured: Measured) -> tuple[float, float]:
-    """Of the relative changes, at plain angles below 80 degrees and in [80, 90]; NaN of none."""
+    """Median relative changes of the eigenvalue: at angles below 80 degrees, and from 80 on."""
     known = np.isfinite(measured.change)
     orthogonal = measured.plain >= _ORTHOGONAL
     groups = (measured.change[known & group] for group in (~orthogonal, orthogonal))

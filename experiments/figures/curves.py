@@ -40,7 +40,7 @@ class Curves(FigureOptions):
 
 
 def runs(options: Curves) -> dict[Method, list[Run]]:
-    """The runs of the figure, one of each method and seed; they keep their final weights."""
+    """Do the figure's runs, one of each method and seed; they keep their final weights."""
     distinct("methods", options.methods)
     return {
         method: [
@@ -64,7 +64,7 @@ def runs(options: Curves) -> dict[Method, list[Run]]:
 
 
 def schedule(options: Curves) -> str:
-    """X-SAM's p, for the caption."""
+    """Say X-SAM's p, for the caption."""
     return (
         f"p = {resolve(train_config(options, refresh_every=options.refresh_every)).refresh_every}"
     )

@@ -28,7 +28,7 @@ class Idea:
 
 
 class Picture(NamedTuple):
-    """What the arrows are.
+    """The arrows of the picture.
 
     Attributes:
         weights: Where the step starts, [2].
@@ -46,12 +46,12 @@ class Picture(NamedTuple):
 
 
 def loss(weights: jax.Array) -> jax.Array:
-    """A quadratic bowl that is steep along one axis."""
+    """Compute a quadratic loss that is steep along one axis."""
     return weights @ jnp.asarray(_HESSIAN, weights.dtype) @ weights / 2
 
 
 def measure() -> Picture:
-    """Take the step by the library itself."""
+    """Take the step with the library itself."""
     weights = jnp.asarray(np.array([0.32, 1.75]) @ _AXES, jnp.float32)
     grad_fn = jax.grad(loss)
     gradient = grad_fn(weights)

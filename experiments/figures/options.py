@@ -1,4 +1,4 @@
-"""What all figures let a user choose: the data, the network, and the size of the runs."""
+"""Options of all figures: the data, the network and the size of the runs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from experiments.training.resolve import resolve
 
 @dataclass(frozen=True, kw_only=True)
 class FigureOptions:
-    """Options of every figure. What is left out is as in experiments.train."""
+    """Options of every figure. Those left out are those of experiments.train."""
 
     dataset: DatasetName = "digits"
     """Training and test images."""
@@ -41,7 +41,7 @@ class FigureOptions:
 
 
 def train_config(options: FigureOptions, **changes: Any) -> TrainConfig:
-    """The options as a configuration of a run.
+    """Make a run's configuration from the options.
 
     Args:
         options: The options.
@@ -65,7 +65,7 @@ def train_config(options: FigureOptions, **changes: Any) -> TrainConfig:
 
 
 def check(options: FigureOptions) -> None:
-    """Refuse seeds that are none, not distinct or out of range, and a folder that is none.
+    """Refuse wrong seeds, and a folder that cannot be written.
 
     Raises:
         UserError: They are.
@@ -75,7 +75,7 @@ def check(options: FigureOptions) -> None:
 
 
 def size_of_runs(options: FigureOptions) -> str:
-    """What was run, for the caption of a figure."""
+    """Say what was run, for the caption of a figure."""
     epochs = resolve(train_config(options)).epochs
     images = "all" if options.train_images is None else f"{options.train_images:,}"
     seeds = "seed" if len(options.seeds) == 1 else "seeds"

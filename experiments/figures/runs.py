@@ -1,4 +1,4 @@
-"""Training runs that are made once and then read from their folder."""
+"""Training runs that are done once and then read from their folder."""
 
 import hashlib
 import io
@@ -25,7 +25,7 @@ from experiments.training.step import EpochMetrics, TrainState
 
 
 class Run(NamedTuple):
-    """A finished run, as it lies in its folder."""
+    """A finished run and its folder."""
 
     out: Path
     result: Result
@@ -76,7 +76,7 @@ def run_once(
 
 
 def folder(config: TrainConfig, runs: Path, files: Iterable[str] = ()) -> Path:
-    """The folder of a run: two runs share one only if all their numbers must be the same.
+    """Name the folder of a run: runs share one only if all their numbers must be the same.
 
     Args:
         config: The run.
@@ -92,20 +92,20 @@ def folder(config: TrainConfig, runs: Path, files: Iterable[str] = ()) -> Path:
 
 
 def arrays(**values: Any) -> bytes:
-    """The content of an .npz file."""
+    """Make the content of an .npz file."""
     content = io.BytesIO()
     np.savez(content, **values)
     return content.getvalue()
 
 
 def weights(state: TrainState) -> bytes:
-    """Parameters and batch statistics of a final state, in the order of their trees."""
+    """Make an .npz file of a final state's parameters and batch statistics."""
     leaves = jax.tree.leaves((state.params, state.batch_stats))
     return arrays(**{str(i): leaf for i, leaf in enumerate(leaves)})
 
 
 def read_weights(file: Path, network: Network) -> tuple[chex.ArrayTree, chex.ArrayTree]:
-    """Parameters and batch statistics of a network, from what `weights` wrote."""
+    """Read the parameters and batch statistics that `weights` wrote."""
     leaves, structure = jax.tree.flatten((network.params, network.batch_stats))
     read = read_arrays(file, [str(i) for i in range(len(leaves))])
     params, batch_stats = jax.tree.unflatten(structure, read)
@@ -113,7 +113,7 @@ def read_weights(file: Path, network: Network) -> tuple[chex.ArrayTree, chex.Arr
 
 
 def read_arrays(file: Path, names: Sequence[str]) -> list[NDArray[Any]]:
-    """What `arrays` wrote to a file of a run.
+    """Read the arrays that `arrays` wrote to a file of a run.
 
     Raises:
         UserError: It is something else.

@@ -60,7 +60,7 @@ def measure(
     subset: Batch,
     options: Spectrum,
 ) -> Measured:
-    """Measure the spectrum of a network, BatchNorm with its running statistics.
+    """Measure the spectrum of a network in evaluation mode.
 
     Args:
         network: The network.

@@ -1,4 +1,4 @@
-"""Networks for small images, as the paper trains them.
+"""Networks for small images: those of the paper, and smaller ones for CPUs.
 
 Each is an `nnx.Module` called as ``network(images, train=...)`` that returns logits.
 """

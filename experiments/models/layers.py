@@ -13,7 +13,7 @@ from flax import nnx
 
 
 def conv(inputs: int, outputs: int, size: int, stride: int, rngs: nnx.Rngs) -> nnx.Conv:
-    """Convolution of ``size`` x ``size`` pixels without bias, for BatchNorm brings its own."""
+    """Convolve ``size`` x ``size`` pixels, without bias: BatchNorm brings one."""
     return nnx.Conv(
         inputs,
         outputs,
@@ -32,7 +32,7 @@ def batch_norm(features: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """Maxima of 2x2 pixels; an odd last row or column is kept.
+    """Take the maxima of 2x2 pixels; an odd last row or column is kept.
 
     A maximum over axes and not over windows: XLA:CPU turns the gradient of a window's maximum into
     a serial scatter, which costs a small network a quarter of its time.
@@ -45,7 +45,7 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 
 def global_pool(x: jax.Array) -> jax.Array:
-    """Mean over all pixels."""
+    """Average over all pixels."""
     return jnp.mean(x, axis=(1, 2))
 
 

@@ -24,7 +24,7 @@ class Batch(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a pass over a batch brings beside its loss."""
+    """What a pass over a batch returns beside its loss."""
 
     accuracy: jax.Array
     batch_stats: chex.ArrayTree
@@ -65,7 +65,7 @@ def build_network(
 def as_functions(
     model: nnx.Module, train_images: NDArray[np.uint8], axis_name: str | None = None
 ) -> Network:
-    """Take a Flax network apart.
+    """Turn a Flax network into functions of its parameters and statistics.
 
     Args:
         model: The network, called as ``model(images, train=...)``.
@@ -104,7 +104,7 @@ def as_functions(
 def loss_and_outcome(
     apply: Apply, params: chex.ArrayTree, batch_stats: chex.ArrayTree, batch: Batch
 ) -> tuple[jax.Array, Outcome]:
-    """Mean cross-entropy of a batch, with its accuracy and the new batch statistics."""
+    """Compute the mean cross-entropy of a batch, its accuracy and the new batch statistics."""
     logits, batch_stats = apply(params, batch_stats, batch.images)
     losses, hits = per_image(logits, batch.labels)
     return losses.mean(), Outcome(hits.mean(), batch_stats)
@@ -113,14 +113,14 @@ def loss_and_outcome(
 def batch_gradient(
     apply: Apply, params: chex.ArrayTree, batch_stats: chex.ArrayTree, batch: Batch
 ) -> tuple[chex.ArrayTree, tuple[jax.Array, jax.Array], chex.ArrayTree]:
-    """Gradient of a batch's mean cross-entropy, that and the accuracy, the new statistics."""
+    """Compute the gradient of a batch, with its loss, accuracy and new batch statistics."""
     loss_fn = partial(loss_and_outcome, apply, batch_stats=batch_stats, batch=batch)
     (loss, outcome), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
     return grads, (loss, outcome.accuracy), outcome.batch_stats
 
 
 def per_image(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Cross-entropy of each image, and 1 where its class is found, else 0."""
+    """Compute the cross-entropy of each image, and 1 where its class is found, else 0."""
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return losses, (logits.argmax(-1) == labels).astype(jnp.float32)
 

@@ -1,4 +1,4 @@
-"""A causal language model: embeddings, attention and dense layers, which the image networks lack.
+"""A causal language model, to measure the speed of attention and embeddings.
 
 It is measured and not trained: its speed and memory do not depend on the text.
 """
@@ -44,7 +44,7 @@ class _Block(nnx.Module):
 
 
 class Transformer(nnx.Module):
-    """Blocks between an embedding and the same embedding's logits."""
+    """A causal language model whose logits use its embedding's weights."""
 
     def __init__(
         self, sizes: Sizes, rngs: nnx.Rngs, *, dtype: Any = jnp.float32, remat: bool = False
