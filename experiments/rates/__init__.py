@@ -1,1 +1,1 @@
-"""Which learning rate suits a method, by its schedule and its base optimizer."""
+"""Which learning rate suits a method, for each schedule and base optimizer."""

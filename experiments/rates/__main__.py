@@ -1,4 +1,4 @@
-"""Which learning rate suits a method, by its schedule and its base optimizer.
+"""Measure which learning rate suits a method, for each schedule and base optimizer.
 
 python -m experiments.rates                                # three tasks: 90 minutes of CPU time
 python -m experiments.rates --tasks digits                 # 15 of them

@@ -1,4 +1,4 @@
-"""What is trained: every method at every rate, with each schedule and base optimizer."""
+"""The runs: every method at every rate, with each schedule and base optimizer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ class RatesConfig:
 
 
 class Curve(NamedTuple):
-    """Which runs belong to one curve over the learning rate."""
+    """The runs of one curve over the learning rate: what they have in common."""
 
     task: TaskName
     optimizer: OptimizerName
@@ -72,7 +72,7 @@ class Curve(NamedTuple):
 
 
 def curves(config: RatesConfig) -> list[Curve]:
-    """All curves, those that share a network and a method one after the other."""
+    """List all curves, those that share a network and a method one after the other."""
     return [
         Curve(task, optimizer, schedule, method)
         for task in config.tasks
@@ -83,7 +83,7 @@ def curves(config: RatesConfig) -> list[Curve]:
 
 
 def runs_of(config: RatesConfig, curve: Curve, rate: float) -> list[Planned]:
-    """The runs at one rate, a seed each."""
+    """List the runs at one rate, one for each seed."""
     return [
         Planned(
             "tuning",

@@ -15,7 +15,7 @@ Means = Mapping[Curve, Mapping[float, tuple[float, float]]]
 
 
 def accuracies(config: RatesConfig, lines: Iterable[Line]) -> Means:
-    """Mean and standard error of the accuracy at each rate of which all seeds are finished."""
+    """Average the accuracy at each rate of which all seeds are finished."""
     found = {line["key"]: float(line["result"]["test_accuracy"]) for line in lines}
     means: dict[Curve, dict[float, tuple[float, float]]] = {}
     for curve in curves(config):
@@ -29,12 +29,12 @@ def accuracies(config: RatesConfig, lines: Iterable[Line]) -> Means:
 
 
 def best(at: Mapping[float, tuple[float, float]]) -> float:
-    """The rate of the highest mean, of equal ones the lowest."""
+    """Choose the rate of the highest mean, of equal ones the lowest."""
     return max(sorted(at), key=lambda rate: at[rate][0])
 
 
 def table(config: RatesConfig, means: Means) -> str:
-    """The best rates in Markdown, and their ratio to SAM's in the same setting."""
+    """Format the best rates, and their ratio to SAM's in the same setting."""
     header = (
         *Curve._fields,
         "best rate",
@@ -54,7 +54,7 @@ def table(config: RatesConfig, means: Means) -> str:
 
 
 def write_report(config: RatesConfig, lines: Iterable[Line]) -> None:
-    """Write rates.csv, rates.md and rates.png of the rates of which all seeds are finished."""
+    """Write rates.csv, rates.md and rates.png, of the rates that are finished."""
     means = accuracies(config, lines)
     header = (*Curve._fields, "learning_rate", "accuracy", "standard_error")
     rows = [(*curve, rate, *means[curve][rate]) for curve in means for rate in means[curve]]

@@ -1,4 +1,4 @@
-"""Cost of a step of every method, in time and memory, relative to SAM in optax.
+"""Measure time, memory and compilation of a step of every method, relative to SAM in optax.
 
 python -m experiments.speed --batch-size 128 --rounds 8 --compilations 2       # six-layer CNN
 python -m experiments.speed --model resnet18 --batch-size 32 --rounds 5 --compilations 2

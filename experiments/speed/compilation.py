@@ -1,4 +1,4 @@
-"""Compiling steps for a device that need not be there."""
+"""Compile steps, also for a device that is not there, and time them."""
 
 import time
 from collections.abc import Callable
@@ -46,7 +46,7 @@ STEPS = ("sgd", BASELINE, "sam", "xsam, oja", "xsam, subspace", REFRESH, CHOSEN_
 
 @dataclass(frozen=True, kw_only=True)
 class AbsentConfig:
-    """Options of the compilations."""
+    """Options of a program that compiles for a device that is not there."""
 
     model: WorkloadName = "simple_cnn"
     """Network, see experiments.speed."""
@@ -59,14 +59,14 @@ class AbsentConfig:
 
 
 def shapes_on(sharding: Sharding, tree: Any) -> Any:
-    """Arrays as they would lie on devices that need not be there."""
+    """Describe arrays as they would lie on devices that need not be there."""
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
     )
 
 
 def steps_for(config: AbsentConfig, device: jax.Device) -> tuple[dict[str, Step], Any, Any]:
-    """What is to be compiled for a device.
+    """Make the steps, parameters and batch to be compiled for a device.
 
     Returns:
         The steps by name, the parameters and the batch, all without values.
@@ -94,7 +94,7 @@ def save(
     prefix: str = "",
     compiler: dict[str, str] | None = None,
 ) -> Path:
-    """Write what was found of each step.
+    """Write the results of each step to a JSON file.
 
     Args:
         config: Options of the compilations.
@@ -124,18 +124,18 @@ def save(
 
 
 def compiled(step: Step, params: Any, batch: Any) -> jax.stages.Compiled:
-    """Compile a step for where its arguments lie."""
+    """Compile a step for the devices of its arguments."""
     lowered = jax.jit(step.function).lower(params, step.state, batch)
     return lowered.compile(compiler_options=step.compiler_options)
 
 
 def memory_of(program: jax.stages.Compiled) -> Any:
-    """What memory the compiler plans."""
+    """Read how much memory the compiler plans."""
     return program.memory_analysis()
 
 
 def compile_step(step: Step, params: Any, batch: Any) -> tuple[Callable[..., Any], Compiled]:
-    """Compile a step as a new process does, and what the compiler says of it."""
+    """Compile a step with nothing cached; return it and what the compiler says of it."""
     jax.clear_caches()
     started = time.perf_counter()
     program = compiled(step, params, batch)
@@ -151,7 +151,7 @@ def compile_step(step: Step, params: Any, batch: Any) -> tuple[Callable[..., Any
 
 
 def seconds_of(call: Callable[[], Any], repeats: int) -> float:
-    """Mean time of a call among so many that are queued at once."""
+    """Time a call: the mean over so many that are queued at once."""
     started = time.perf_counter()
     for _ in range(repeats):
         result = call()

@@ -1,4 +1,4 @@
-"""How many kernels a step starts on an NVIDIA GPU that need not be there, and its memory.
+"""Count the kernels of a step on an NVIDIA GPU, and its memory; no GPU is needed.
 
 python -m experiments.speed.gpu                        # six-layer CNN: 1 minute on two cores
 python -m experiments.speed.gpu --model resnet18       # 4 minutes
@@ -67,7 +67,7 @@ class Program(NamedTuple):
 
 
 def h100() -> jax.Device:
-    """A GPU to compile for.
+    """Make a description of an NVIDIA H100 to compile for.
 
     Raises:
         UserError: JAX's compiler for CUDA is not installed.
@@ -81,7 +81,7 @@ def h100() -> jax.Device:
 
 
 def kernels_of(program: str) -> int:
-    """The instructions of a compiled program that a GPU is given to do.
+    """Count the kernels that a compiled program starts.
 
     They are those of the entry and of the computations that it calls, but not of fusions, each of
     which is one kernel.
@@ -100,7 +100,7 @@ def kernels_of(program: str) -> int:
 
 
 def program_of(step: Step, params: Any, batch: Any) -> Program:
-    """Compile a step for the GPU where its arguments lie."""
+    """Compile a step for the GPU of its arguments, and count its kernels."""
     # Without a GPU nothing can be timed, by which it would choose kernels.
     step = step._replace(compiler_options={"xla_gpu_autotune_level": 0})
     program = compiled(step, params, batch)
@@ -109,7 +109,7 @@ def program_of(step: Step, params: Any, batch: Any) -> Program:
 
 
 def table(found: dict[str, Program]) -> str:
-    """The compiler's words in Markdown; "more" is to SAM in optax."""
+    """Format kernels and memory of all steps; "more" is relative to SAM in optax."""
     base = found[BASELINE].kernels
     rows = [
         (name, str(step.kernels), str(step.kernels - base), f"{step.temporary_mib:.0f}")

@@ -1,4 +1,4 @@
-"""Time of a step of X-SAM's published PyTorch code and of ours, in one process.
+"""Time a step of X-SAM's published PyTorch code and of ours, in one process.
 
 python -m experiments.speed.published --code X-SAM/XSAM                       # six-layer CNN
 python -m experiments.speed.published --code X-SAM/XSAM --model resnet18 --batch-size 32
@@ -65,7 +65,7 @@ class PublishedConfig:
 
 
 def load(code: Path) -> Mapping[str, ModuleType]:
-    """Import the published files.
+    """Import the files of the published code.
 
     Raises:
         UserError: One of the files is missing.
@@ -84,7 +84,7 @@ def load(code: Path) -> Mapping[str, ModuleType]:
 def their_steps(
     code: Mapping[str, ModuleType], model: str, batch: Batch
 ) -> dict[str, Callable[[], None]]:
-    """The published code's steps: SAM, and X-SAM's between two refreshes and with one."""
+    """Make the published code's steps: SAM, and X-SAM with and without a refresh."""
     import torch
 
     place = "cuda" if torch.cuda.is_available() else "cpu"
@@ -132,7 +132,7 @@ def their_steps(
 
 
 def _six_layers() -> Any:
-    """The network of `experiments.models.simple_cnn`."""
+    """Make the network of `experiments.models.simple_cnn` in PyTorch."""
     from torch import nn
 
     def conv(inputs: int, outputs: int) -> list[Any]:
@@ -145,7 +145,7 @@ def _six_layers() -> Any:
 
 
 def measure(config: PublishedConfig) -> dict[str, list[float]]:
-    """Seconds of every step in each round, theirs and ours.
+    """Time every step in each round, theirs and ours.
 
     Raises:
         UserError: PyTorch or a file of the code is missing.
@@ -171,7 +171,7 @@ def measure(config: PublishedConfig) -> dict[str, list[float]]:
 
 
 def table(taken: Mapping[str, list[float]]) -> str:
-    """Median seconds of a step in Markdown, the schedules as means over their steps."""
+    """Format median seconds of a step, those of a schedule as means over its steps."""
     seconds = {name: float(np.median(times)) for name, times in taken.items()}
     rows = [(name, seconds[name]) for name in (f"{_THEIRS}SAM", BASELINE, "sam")]
     for p in _PERIODS:

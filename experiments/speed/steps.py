@@ -36,12 +36,12 @@ class Step(NamedTuple):
 
 
 def memory_first(name: str) -> str:
-    """The name of a step that XLA:CPU schedules for memory."""
+    """Name a step that XLA:CPU orders by memory."""
     return f"{name}, memory first"
 
 
 def all_steps(work: Workload) -> dict[str, Step]:
-    """Every method by name."""
+    """Make the steps of every method, by name."""
     base = partial(optax.sgd, 0.01, momentum=0.9)
     plain = jax.grad(work.loss)
     # X-SAM's authors take products of the network in evaluation mode.
@@ -65,7 +65,7 @@ def all_steps(work: Workload) -> dict[str, Step]:
         grad: Callable[[chex.ArrayTree, Any], chex.ArrayTree] = plain,
         refresh: bool | None = None,
     ) -> Step:
-        """``between`` two refreshes or at the first; ``curvature`` of a batch is for products."""
+        """Make a step, with a refresh or ``between`` two; ``curvature`` is for Hessian products."""
         method = optax.with_extra_args_support(tx)
 
         def function(params: chex.ArrayTree, state: Any, batch: Any) -> Any:
@@ -121,7 +121,7 @@ def all_steps(work: Workload) -> dict[str, Step]:
 
 
 def only(steps: dict[str, Step], names: tuple[str, ...]) -> dict[str, Step]:
-    """The steps of these names, and SAM in optax.
+    """Select the steps of these names, and SAM in optax.
 
     Raises:
         UserError: A step has no such name, or there is none.
@@ -136,7 +136,7 @@ def only(steps: dict[str, Step], names: tuple[str, ...]) -> dict[str, Step]:
 
 
 def epoch(step: Step, length: int) -> tuple[Step, Step]:
-    """The same steps as a Python loop over a compiled step, and as one scan."""
+    """Make an epoch of a step twice: as a Python loop over the compiled step, and as one scan."""
     compiled = jax.jit(step.function)
 
     def loop(params: chex.ArrayTree, state: Any, batch: Any) -> Any:

@@ -39,24 +39,24 @@ class Row(NamedTuple):
     compiled: Compiled | None
 
     def to_json(self) -> dict[str, Any]:
-        """The row as JSON values."""
+        """Turn the row into JSON values."""
         compiled = None if self.compiled is None else self.compiled._asdict()
         return self._asdict() | {"compiled": compiled}
 
 
 def from_json(row: Mapping[str, Any]) -> Row:
-    """The row of `Row.to_json`."""
+    """Read a row that `Row.to_json` made."""
     compiled = row["compiled"]
     return Row(**dict(row) | {"compiled": None if compiled is None else Compiled(**compiled)})
 
 
 def mean_of(period: int, refresh: float, between: float) -> float:
-    """The mean over steps of which every ``period``-th has a refresh."""
+    """Average a cost over steps of which every ``period``-th has a refresh."""
     return between + (refresh - between) / period
 
 
 def table(rows: list[Row]) -> str:
-    """The rows in Markdown, and what power iteration costs on average."""
+    """Format the rows, and what power iteration costs on average."""
     header = (
         *("step", "fastest", "median (quartiles)", "seconds"),
         *("compile s", "memory MiB", "GFLOP", "GB"),

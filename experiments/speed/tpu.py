@@ -1,4 +1,4 @@
-"""What XLA plans for a step on a TPU that need not be there: memory, operations and bytes.
+"""Memory, operations and bytes that XLA plans for a step on a TPU; no TPU is needed.
 
 python -m experiments.speed.tpu                        # six-layer CNN: 8 minutes on two cores
 python -m experiments.speed.tpu --model resnet18       # 18 minutes
@@ -35,7 +35,7 @@ class PlannedConfig(AbsentConfig):
 
 
 def tpus(topology: str) -> Sequence[jax.Device]:
-    """The chips of a topology, to compile for.
+    """List the chips of a topology, to compile for.
 
     Raises:
         UserError: There is no such topology, or no libtpu.
@@ -58,7 +58,7 @@ def tpus(topology: str) -> Sequence[jax.Device]:
 
 
 def table(found: dict[str, Compiled]) -> str:
-    """The compiler's words in Markdown; "to SAM" is relative to SAM in optax."""
+    """Format memory and operations of all steps; "to SAM" is relative to SAM in optax."""
     sam, rows = found[BASELINE], []
     for name, step in found.items():
         # A small network's intermediate values are all in the chip's own vector memory.
@@ -69,7 +69,7 @@ def table(found: dict[str, Compiled]) -> str:
 
 
 def _without_time(step: Compiled) -> dict[str, float]:
-    """That of a compilation for another machine is of no interest."""
+    """Drop the compile time: it says nothing about a TPU."""
     return {name: value for name, value in step._asdict().items() if name != "compile_seconds"}
 
 

@@ -1,4 +1,4 @@
-"""What a step is measured on: a network, its loss and batches of noise."""
+"""The networks that steps are measured on, with their losses and batches of noise."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -68,7 +68,7 @@ def _language(sizes: Sizes, model: Transformer) -> Workload:
 
 
 def image_workload(name: ModelName, shape: tuple[int, int, int] = (28, 28, 1)) -> Workload:
-    """A network on images of this height, width and number of channels."""
+    """Build a network on images of this height, width and number of channels."""
     noise = np.random.default_rng(0)
 
     def pixels(size: int) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Quality of every tracker of the dominant eigenvector against its cost, with the Pareto front.
+"""Measure the quality of every tracker of the dominant eigenvector, and its cost.
 
 python -m experiments.tracking                            # three settings, five seeds: 40 minutes
 python -m experiments.tracking --settings mlp --seeds 1    # a minute
@@ -57,7 +57,7 @@ class TrackingConfig:
 
 
 def measure(config: TrackingConfig) -> None:
-    """Do the runs that are missing, then write the report.
+    """Do the runs that are missing, and write the report.
 
     Raises:
         UserError: An option is out of range, the data are missing, or the folder holds runs of
@@ -99,7 +99,7 @@ def measure(config: TrackingConfig) -> None:
 
 
 def of_problem(watchers: Mapping[str, Watcher], problem: Problem) -> Mapping[str, Watcher]:
-    """Those that are another one's twins on a network with one mode are left out there."""
+    """Leave out trackers that equal another one on a network without an evaluation mode."""
     modes = problem.evaluation is not None
     return {name: watcher for name, watcher in watchers.items() if modes or not watcher.two_modes}
 

@@ -18,7 +18,7 @@ Array = jax.Array
 
 
 def refreshed(sight: Sight, every: int, refresh: Callable[[Array], Array], v: Array) -> Array:
-    """``refresh(v)`` in step 0, ``every``, ``2 every``, ..., else ``v``."""
+    """Refresh the vector in steps 0, ``every``, ``2 every``, ... and keep it in the others."""
     if every == 1:
         return refresh(v)
     chosen: Array = jax.lax.cond(sight.step % every == 0, refresh, lambda v: v, v)
@@ -33,7 +33,7 @@ def averaged(
     perturbed: bool = False,
     oja_rate: float | None = None,
 ) -> Callable[[Sight, Array], Array]:
-    """``v <- normalize((1 - weight) v + weight h)`` with ``h = Hv / ||Hv||``, every so often.
+    """Average products: ``v <- normalize((1 - weight) v + weight Hv / ||Hv||)``, every so often.
 
     A weight below one is a memory, an average over batches.
 
@@ -60,7 +60,7 @@ def averaged(
 
 
 def differences(every: int) -> Callable[[Sight, Array], Array]:
-    """``v <- Hv / ||Hv||`` every so often, ``Hv`` the difference of two gradients.
+    """Power iteration whose products are differences of two gradients.
 
     Over SAM's radius: a shorter one meets few of a ReLU network's kinks, each of which weighs more.
     """
@@ -76,7 +76,7 @@ def differences(every: int) -> Callable[[Sight, Array], Array]:
 
 
 def on_exact_products(title: str, tracker: Tracker) -> Watcher:
-    """A tracker of the library that is given ``Hx`` in the place of SAM's own product."""
+    """Give a tracker of the library the exact product ``Hx`` in the place of SAM's difference."""
     watcher = from_library(title, "products", 4.0, tracker)
 
     def update(sight: Sight, pair: Eigenpair) -> Eigenpair:
@@ -113,7 +113,7 @@ def lanczos(products: int, every: int) -> Callable[[Sight, Array], Array]:
 
 
 def adaptive_oja(title: str, rate: float) -> Watcher:
-    """Oja's rule with a step that has the right size of the error.
+    """Oja's rule with a step size from least squares.
 
     A step of least squares on ``y = value <v, x> v``, relative to the average of ``<v, x>**2``.
     """
@@ -161,7 +161,7 @@ def ritz_on_pairs(title: str, size: int) -> Watcher:
 
 
 def authors(every: int, mode: str = "evaluation") -> Watcher:
-    """The schedule of X-SAM's published code."""
+    """Power iteration with the schedule of X-SAM's published code."""
     evaluation = mode == "evaluation"
     words = "" if evaluation else ", training"
     watcher = from_library(
@@ -176,7 +176,7 @@ def authors(every: int, mode: str = "evaluation") -> Watcher:
 
 
 def all_watchers() -> dict[str, Watcher]:
-    """Everything that is compared, by name."""
+    """Make all trackers that are compared, by name."""
     power = power_iteration
     return {
         "authors_p5": authors(5),

@@ -1,4 +1,4 @@
-"""One SAM training that all trackers watch, and what they are measured against."""
+"""One SAM training that all trackers watch, and the measurement of their vectors."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ RHO, MOMENTUM, WEIGHT_DECAY = 0.05, 0.9, 5e-5
 
 
 class Measurement(NamedTuple):
-    """The Hessian of the fixed sample at one step, and what the trackers know of it.
+    """The Hessian's eigenpair at one step, and how close each tracker comes to it.
 
     Attributes:
         values: Its two largest eigenvalues.
@@ -53,7 +53,7 @@ class Programs(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """What is measured when; the options of `experiments.tracking`."""
+    """Sizes of the training, and when it is measured: options of `experiments.tracking`."""
 
     steps: int
     batch_size: int
@@ -64,7 +64,7 @@ class Sizes(NamedTuple):
 
 
 def compile_programs(problem: Problem, watchers: Mapping[str, Watcher], sizes: Sizes) -> Programs:
-    """Make the programs; nothing is computed yet."""
+    """Make the compiled programs of a setting; nothing is computed yet."""
     loss, evaluation = problem.loss, problem.evaluation
 
     @jax.jit
@@ -161,7 +161,7 @@ def watch(
     sizes: Sizes,
     seed: int,
 ) -> dict[str, Any]:
-    """Train by SAM once and measure all trackers on the way.
+    """Train with SAM once, and measure all trackers on the way.
 
     A tracker's vector is measured after its step, at the parameters of that step, so that it has
     seen this step's batch.

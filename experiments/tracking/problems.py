@@ -1,4 +1,4 @@
-"""What is trained: three networks, small enough for two cores."""
+"""The networks that are trained, small enough for two cores."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -67,7 +67,7 @@ class Evaluation(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """A setting made ready.
+    """A setting with its data, loss and initial parameters.
 
     Attributes:
         start: seed -> initial parameters, one flat array.
@@ -85,7 +85,7 @@ class Problem(NamedTuple):
 
 
 def make_problem(name: SettingName, data_dir: Path | None = None) -> Problem:
-    """Load the data and take the network apart.
+    """Load the data and make the functions of the network.
 
     The parameters are one flat array, which every tracker takes like any other tree.
 

@@ -1,4 +1,4 @@
-"""The table and the Pareto front, from the runs of a folder."""
+"""Writes the table and the figure from the runs of a folder."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ Scores = Mapping[SettingName, Mapping[str, NDArray[np.float64]]]
 
 
 def scores(runs: list[Mapping[str, Any]], of: str) -> Scores:
-    """Mean ``quality``, say, of every tracker, a row of seeds for each setting that has it."""
+    """Average a measurement of every tracker, such as its quality, for each setting and seed."""
     found: dict[SettingName, dict[str, NDArray[np.float64]]] = {}
     for name in SETTINGS:
         of_setting = [run[of] for run in runs if run["setting"] == name and of in run]
@@ -39,7 +39,7 @@ def scores(runs: list[Mapping[str, Any]], of: str) -> Scores:
 
 
 def read_runs(folder: Path) -> list[Mapping[str, Any]]:
-    """All finished runs, seed by seed."""
+    """Read all finished runs, seed by seed."""
     runs = [read_json(file) for file in (folder / "runs").glob("*.json")]
     return sorted(runs, key=lambda run: (run["seed"], run["setting"]))
 
@@ -166,7 +166,7 @@ def _name(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
 
 
 def spread(values: Sequence[float], distance: float) -> list[float]:
-    """Sorted values moved apart, by as little as it takes, around the mean of each crowd."""
+    """Move sorted values apart, by as little as it takes, so that labels do not overlap."""
     crowds: list[list[float]] = []
     for value in values:
         crowds.append([value])
@@ -186,7 +186,7 @@ def _ends(crowd: Sequence[float], distance: float) -> tuple[float, float]:
 
 
 def pareto_front(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    """Costs and qualities of what no cheaper or equally cheap one surpasses."""
+    """Find the Pareto front: what nothing cheaper or equally cheap surpasses."""
     costs: list[float] = []
     best: list[float] = []
     for cost, quality in sorted(points, key=lambda p: (p[0], -p[1])):

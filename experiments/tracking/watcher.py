@@ -1,4 +1,4 @@
-"""A tracker as the measurement runs it: what it sees of a step of SAM, and what it keeps."""
+"""The form in which the measurement runs a tracker: what it sees, and what it keeps."""
 
 from collections.abc import Callable
 from functools import partial
@@ -63,12 +63,12 @@ class Watcher(NamedTuple):
 
 
 def unit(v: Array) -> Array:
-    """``v`` with norm one, or zero."""
+    """Scale a vector to norm one; zero stays zero."""
     return v / jnp.maximum(jnp.linalg.norm(v), 1e-30)
 
 
 def free_product(sight: Sight) -> tuple[Array, Array]:
-    """SAM's own product: ``x``, of norm one, and the estimate of ``H x``."""
+    """Take the product that SAM's two gradients give: ``x``, of norm one, and about ``H x``."""
     inverse = 1 / jnp.maximum(jnp.linalg.norm(sight.perturbation), 1e-30)
     return inverse * sight.perturbation, inverse * (sight.grads_adv - sight.grads)
 
@@ -83,7 +83,7 @@ def from_library(
     evaluation: bool = False,
     label: str = "",
 ) -> Watcher:
-    """A tracker of the library.
+    """Make a watcher of a tracker of the library.
 
     Args:
         title: See `Watcher`.
@@ -116,7 +116,7 @@ def _of_part(sight: Sight, part: float, at: Array, v: Array) -> Array:
 def on_vector(
     title: str, family: Family, cost: float, update: Callable[[Sight, Array], Array]
 ) -> Watcher:
-    """A tracker whose state is the vector; it starts as the direction of SAM's own product."""
+    """Make a watcher whose state is its vector, which starts as SAM's own product."""
 
     def started(sight: Sight, v: Array) -> Array:
         return update(sight, jnp.where(jnp.vdot(v, v) == 0, unit(free_product(sight)[1]), v))
