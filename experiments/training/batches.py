@@ -11,7 +11,7 @@ from experiments.common.errors import UserError
 
 
 def steps_per_epoch(num_images: int, batch_size: int) -> int:
-    """Number of batches in which every image is seen."""
+    """Count the batches of an epoch, in which every image is seen."""
     return -(-num_images // batch_size)
 
 
@@ -24,7 +24,7 @@ def check_batch_size(batch_size: int, num_images: int) -> None:
 
 
 def part_size(part: float, batch_size: int) -> int:
-    """Images in a part of a batch, at least one."""
+    """Count the images in a part of a batch, at least one."""
     return max(1, round(part * batch_size))
 
 

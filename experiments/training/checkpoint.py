@@ -28,7 +28,7 @@ _KEPT = 2
 
 
 class Snapshot(NamedTuple):
-    """A run between two steps.
+    """The state of a run between two steps, which a checkpoint holds.
 
     Attributes:
         state: All that training changes; the order of the data and the random keys follow from its
@@ -47,7 +47,7 @@ class Snapshot(NamedTuple):
 
 
 def save(out: Path, run: str, snapshot: Snapshot) -> Path:
-    """Write a checkpoint and remove those that it makes superfluous.
+    """Write a checkpoint, and remove older ones that are not needed any more.
 
     Args:
         out: Folder of the run.
@@ -98,7 +98,7 @@ def save(out: Path, run: str, snapshot: Snapshot) -> Path:
 
 
 def restore(out: Path, run: str, start: Snapshot) -> Snapshot | None:
-    """The run as its last whole checkpoint has it.
+    """Read the last whole checkpoint of a run.
 
     A damaged checkpoint is named on stderr, and the one before it is taken.
 
@@ -131,7 +131,7 @@ def restore(out: Path, run: str, start: Snapshot) -> Snapshot | None:
 
 
 def place_of(out: Path, step: int) -> Path:
-    """Where the checkpoint after a step lies."""
+    """Name the folder of the checkpoint after a step."""
     return out / CHECKPOINTS / f"{step:08d}"
 
 
@@ -199,7 +199,7 @@ def _checksums(place: Path) -> dict[str, str]:
 
 
 def _damage(place: Path) -> str | None:
-    """What is wrong with a checkpoint, None if nothing is."""
+    """Say what is wrong with a checkpoint, None if nothing is."""
     try:
         expected, found = json.loads((place / _SUMS).read_text()), _checksums(place)
     except (OSError, ValueError) as error:
@@ -223,5 +223,5 @@ def _sync(path: Path) -> None:
 
 
 def checkpoints(out: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first."""
+    """List the checkpoints of a run, oldest first."""
     return sorted(place for place in (out / CHECKPOINTS).glob("[0-9]*") if place.name.isdecimal())

@@ -1,4 +1,4 @@
-"""Training steps, many of them per dispatch."""
+"""Take many training steps in one call of a compiled function."""
 
 import time
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from xsam_jax import channels_last
 
 
 def placed(state: TrainState, devices: Devices) -> TrainState:
-    """A state of this host, in new buffers on the devices."""
+    """Copy a state of this host into new buffers on the devices."""
     return TrainState(
         step=devices.replicate(state.step),
         params=devices.place(state.params),
@@ -47,7 +47,7 @@ def make_run_chunk(
     max_bad_steps: int = 0,
     curvature_apply: Apply | None = None,
 ) -> SharedChunk:
-    """A function to be compiled that takes any number of steps within one epoch.
+    """Make a function, to be compiled, that takes any number of steps within one epoch.
 
     Batches and augmentation depend on the key and on ``state.step`` alone, so neither the length
     of the chunks nor an interruption changes a run.
@@ -118,7 +118,7 @@ def make_run_chunk(
 
 
 def empty_metrics(steps: int) -> StepMetrics:
-    """Metrics of an epoch of ``steps`` steps, of which none was taken yet."""
+    """Make the metrics of an epoch of which no step was taken yet."""
     return StepMetrics(jnp.zeros(steps), jnp.zeros(steps))
 
 
@@ -132,7 +132,7 @@ def take_steps(
     on_chunk: Callable[[TrainState, StepMetrics], None] | None = None,
     seconds: float = 0.5,
 ) -> tuple[TrainState, StepMetrics]:
-    """Take the steps up to ``stop``, in one dispatch or in chunks to look in between.
+    """Take the steps up to ``stop``, in one call or in several, to look at the run in between.
 
     Args:
         run_chunk: From `make_run_chunk`, for one run.

@@ -117,7 +117,7 @@ class _Common:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(_Common):
-    """What a user may say of a run. What is None takes the default that its text names."""
+    """Options of a run. Where one is None the default that its text names holds."""
 
     epochs: int | None = None
     """Passes over the training images (None: 200 as in the paper; digits 24)."""
@@ -180,10 +180,10 @@ class ResolvedConfig(_Common):
 
 
 def identity(config: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a config.json that make a run another run."""
+    """Select the fields of a config.json on which a run's numbers depend."""
     return {name: value for name, value in config.items() if name not in _NOT_IDENTITY}
 
 
 def canonical(config: ResolvedConfig) -> str:
-    """The same as text: equal for two runs only if all their numbers must be the same."""
+    """Write `identity` as text: equal for two runs only if all their numbers must be the same."""
     return json.dumps(identity(config.to_json()), sort_keys=True)

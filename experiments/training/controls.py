@@ -1,4 +1,4 @@
-"""What X-SAM is compared with to see what the eigenvector itself brings: other vectors."""
+"""Trackers with another vector than the eigenvector, to see what the eigenvector brings."""
 
 from functools import partial
 
@@ -14,7 +14,7 @@ LANCZOS_MATVECS = 10
 
 
 def random_vector(every: int, seed: chex.Numeric) -> Tracker:
-    """A random unit vector in the eigenvector's place, a new one every ``every`` steps.
+    """Track a random unit vector in the eigenvector's place, a new one every ``every`` steps.
 
     Args:
         every: Steps from one vector to the next.
@@ -34,7 +34,7 @@ def random_vector(every: int, seed: chex.Numeric) -> Tracker:
 
 
 def lanczos(every: int) -> Tracker:
-    """The eigenvector of the mini-batch's largest eigenvalue, to the accuracy of Lanczos.
+    """Track the mini-batch's own dominant eigenvector, found by Lanczos.
 
     Args:
         every: Steps from one refresh to the next.

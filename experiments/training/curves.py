@@ -1,4 +1,4 @@
-"""The curves of a run, for a look."""
+"""Draws the curves of a run."""
 
 from collections.abc import Sequence
 from pathlib import Path

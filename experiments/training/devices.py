@@ -30,7 +30,7 @@ _EVERYWHERE = PartitionSpec()
 
 
 class Devices(NamedTuple):
-    """The devices of a run. The default is one, and then every method leaves all as it is.
+    """The devices of a run, by default one; then no method here changes anything.
 
     Attributes:
         mesh: Several devices, on the axis ``data``.
@@ -49,7 +49,7 @@ class Devices(NamedTuple):
             )
 
     def spec(self, leaf: chex.Array) -> PartitionSpec:
-        """How parameters of a shape are split: along the longest axis that can be."""
+        """Say how an array of parameters is divided: along its longest axis that can be."""
         if self.mesh is None or not self.fsdp:
             return _EVERYWHERE
         lengths = [length if length % self.mesh.size == 0 else 0 for length in leaf.shape]
@@ -59,15 +59,15 @@ class Devices(NamedTuple):
         return PartitionSpec(*[None] * axis, AXIS)
 
     def place(self, params: Tree) -> Tree:
-        """Parameters, or a state like them, in new buffers where they belong."""
+        """Copy parameters, or a state like them, into new buffers on the devices they belong to."""
         return self._put(params, self.spec)
 
     def replicate(self, tree: Tree) -> Tree:
-        """Arrays of this host in new buffers on every device."""
+        """Copy arrays of this host into new buffers on every device."""
         return self._put(tree, lambda _: _EVERYWHERE)
 
     def fetch(self, tree: Tree) -> Tree:
-        """Arrays of the devices in this host's memory, on every host."""
+        """Copy arrays of the devices into the memory of every host."""
 
         def fetched(leaf: chex.Array) -> chex.Array:
             if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
@@ -78,28 +78,28 @@ class Devices(NamedTuple):
         return on_host
 
     def whole(self, params: Tree) -> Tree:
-        """Parameters such that every device has all of them."""
+        """Gather parameters, so that every device has all of them."""
         if not self.fsdp:
             return params
         gathered: Tree = jax.jit(lambda x: x, out_shardings=self._sharding(_EVERYWHERE))(params)
         return gathered
 
     def keep(self, params: Tree) -> Tree:
-        """Under `jax.jit`: parameters, or a state like them, stay where they belong."""
+        """Under `jax.jit`: keep parameters, or a state like them, on the devices they belong to."""
         return self._constrain(params, self.spec)
 
     def split(self, batch: Tree) -> Tree:
-        """Under `jax.jit`: each device takes its part of a batch."""
+        """Under `jax.jit`: divide a batch among the devices."""
         return self._constrain(batch, lambda _: PartitionSpec(AXIS))
 
     def known(self) -> AbstractContextManager[Any]:
-        """Under `jax.jit`: a context in which xsam_jax knows the devices, as in `jax.set_mesh`."""
+        """Under `jax.jit`: tell xsam_jax of the devices, as `jax.set_mesh` does."""
         if self.mesh is None:
             return nullcontext()
         return jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh)
 
     def gradient(self, local: Gradient) -> Gradient:
-        """The gradient of a batch from those of the devices' parts of it.
+        """Make the gradient of a batch from those of the devices' parts of it.
 
         One all-reduce takes the gradient and the scalars beside it; with ``fsdp`` an all-gather
         brings the parameters and a reduce-scatter takes the gradient apart. The compiler alone
@@ -172,7 +172,7 @@ ONE_DEVICE = Devices()
 
 
 def choose(count: int | None = None, *, fsdp: bool = False) -> Devices:
-    """The devices of a run.
+    """Choose the devices of a run.
 
     Args:
         count: How many to use, None for all; those of several hosts are used all.

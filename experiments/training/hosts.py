@@ -1,4 +1,4 @@
-"""A run of several processes, one on each host: how they meet, agree and end.
+"""Runs of several processes, one on each host: how they meet, agree and end.
 
 All of them take the same steps, for in each step they wait for each other. So whatever is decided
 by a clock, a signal or a disk is decided for all (`from_first`, `any_of`, `everywhere`), and only
@@ -35,7 +35,7 @@ _SILENCE_SECONDS = 30
 def joined(
     coordinator: str | None, num_processes: int | None = None, process_id: int | None = None
 ) -> Iterator[None]:
-    """Be one of the processes of a run, until the context ends.
+    """Join the processes of a run, until the context ends.
 
     Args:
         coordinator: Address and port at which process 0 can be reached, or `CLUSTER` for what
@@ -86,7 +86,7 @@ def joined(
 
 
 def first(action: Callable[[], T]) -> T:
-    """Do something in process 0 alone; its result, or its `UserError`, is that of all."""
+    """Do something in process 0 alone, and give every process its result or `UserError`."""
     if jax.process_count() == 1:
         return action()
     message = b""
@@ -105,7 +105,7 @@ def first(action: Callable[[], T]) -> T:
 
 
 def everywhere(action: Callable[[], T]) -> T:
-    """Do something in every process; a `UserError` of one is one of all."""
+    """Do something in every process; a `UserError` in one is raised in all."""
     if jax.process_count() == 1:
         return action()
     text = ""
@@ -129,14 +129,14 @@ def check_same(what: str, value: str) -> None:
 
 
 def from_first(value: int) -> int:
-    """Process 0's value."""
+    """Give every process the value of process 0."""
     if jax.process_count() == 1:
         return value
     return int(_from_first(np.int32(value)))
 
 
 def any_of(flag: bool) -> bool:
-    """Whether it holds in any process."""
+    """Ask whether something holds in any process."""
     if jax.process_count() == 1:
         return flag
     return bool(np.any(_of_all(np.bool_(flag))))
@@ -149,7 +149,7 @@ def _texts(text: str, size: int = 4096) -> list[str]:
 
 
 def _of_all(value: Any) -> NDArray[Any]:
-    """The values of all processes, on a leading axis."""
+    """Collect the values of all processes on a leading axis."""
     return np.asarray(_exchange()[0](_global(value)))
 
 
@@ -196,7 +196,7 @@ def _join(coordinator: str, num_processes: int | None, process_id: int | None) -
 
 
 def _sentinel(process: str) -> subprocess.Popen[bytes]:
-    """Says, when this process has ended without `_leave`, what there is to do.
+    """Start a program that says what to do if this process ends without `_leave`.
 
     No exception of ours need come before the end: JAX aborts when process 0 is gone, or when not
     all have come. So another program waits for the end of a pipe, and has the last word.

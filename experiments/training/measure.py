@@ -1,4 +1,4 @@
-"""What is measured of a network: curvature on a fixed subset, loss and accuracy on a data set.
+"""Measures a network: curvature on a fixed subset, loss and accuracy on a data set.
 
 Both are measured alike for every method, with the running statistics of BatchNorm.
 """
@@ -35,7 +35,7 @@ class Sharpness(NamedTuple):
 
 
 def fold(degrees: jax.Array) -> jax.Array:
-    """The angle to a line instead of an arrow: an eigenvector's sign is arbitrary."""
+    """Fold an angle to [0, 90] degrees, because an eigenvector's sign is arbitrary."""
     return jnp.minimum(degrees, 180 - degrees)
 
 
@@ -91,7 +91,7 @@ def make_measure(
 def make_trace(
     predict: Apply, num_probes: int
 ) -> Callable[[chex.ArrayTree, chex.ArrayTree, Batch], curvature.Estimate]:
-    """Compile the estimate of the trace for a network, of the same loss as `make_measure`'s.
+    """Compile the estimate of the Hessian's trace, of the loss that `make_measure` has.
 
     Args:
         predict: The network's forward pass in evaluation.
@@ -114,7 +114,7 @@ def make_trace(
 def subset_gradient(
     apply: Apply, batch_stats: chex.ArrayTree, subset: Batch
 ) -> Callable[[chex.ArrayTree], chex.ArrayTree]:
-    """The gradient of the mean loss over batches stacked on a leading axis."""
+    """Make the gradient of the mean loss over batches stacked on a leading axis."""
 
     def loss_fn(params: chex.ArrayTree, batch: Batch) -> jax.Array:
         return loss_and_outcome(apply, params, batch_stats, batch)[0]

@@ -35,7 +35,7 @@ _POWER = (*_ALPHA, "refresh_every", "power_iters", "warm_start", "curvature_mode
 def _before(
     method: Callable[[Given], optax.GradientTransformation],
 ) -> Callable[[Given], optax.GradientTransformation]:
-    """The method's direction is what the base optimizer is given."""
+    """Put a method before the base optimizer."""
     return lambda given: optax.chain(method(given), given.base)
 
 
@@ -53,7 +53,7 @@ def _power(given: Given) -> Any:
 def _sometimes(
     when: Callable[[Given, chex.Array], chex.Numeric],
 ) -> Callable[[Given], optax.GradientTransformation]:
-    """X-SAM in some steps, whose direction has norm one like the gradient's in the others."""
+    """Take X-SAM's direction in some steps and the normalised gradient in the others."""
 
     def method(given: Given) -> optax.GradientTransformation:
         c = given.config
@@ -65,7 +65,7 @@ def _sometimes(
 
 
 def _normalized() -> optax.GradientTransformation:
-    """`optax.contrib.normalize`, but what is zero stays zero, as with `xsam`, and is not NaN."""
+    """Normalise as `optax.contrib.normalize` does, but leave a zero gradient zero."""
 
     def unit(updates: Any, params: Any) -> Any:
         del params
@@ -76,7 +76,7 @@ def _normalized() -> optax.GradientTransformation:
 
 
 def _products(config: Mapping[str, Any]) -> float:
-    """Hessian products of a step of power iteration."""
+    """Count the Hessian products of a step of power iteration."""
     return float(config["power_iters"] / config["refresh_every"])
 
 
@@ -196,7 +196,7 @@ def build_method(
 
 
 def gradients_per_step(config: Mapping[str, Any]) -> float:
-    """Gradients of a step by count, a Hessian product being two.
+    """Count the gradients of a step, a Hessian product as two.
 
     Args:
         config: A run's configuration, as config.json has it.
@@ -208,5 +208,5 @@ def gradients_per_step(config: Mapping[str, Any]) -> float:
 
 
 def ascent_part(config: ResolvedConfig) -> float:
-    """The part of a batch that gives the perturbation and the Hessian products."""
+    """Say which part of a batch gives the perturbation and the Hessian products."""
     return config.ascent_part if "ascent_part" in METHODS[config.method].options else 1.0

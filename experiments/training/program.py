@@ -1,4 +1,4 @@
-"""A training run as compiled functions, which runs of one configuration share."""
+"""The compiled functions of a training run, which runs of one configuration share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -91,7 +91,7 @@ def prepare(
 
 
 def start(config: ResolvedConfig, program: Program) -> tuple[RunChunk, TrainState]:
-    """A run before its first step.
+    """Make the state of a run before its first step.
 
     Args:
         config: The run.
@@ -113,7 +113,7 @@ def start(config: ResolvedConfig, program: Program) -> tuple[RunChunk, TrainStat
 
 @dataclass(frozen=True)
 class _Shared:
-    """What a program is kept by: equal for runs that differ in its arguments and places alone."""
+    """The key of a kept program: equal for runs that may share it."""
 
     fields: tuple[tuple[str, object], ...]
     config: ResolvedConfig = field(compare=False)
@@ -175,7 +175,7 @@ def _program(shared: _Shared, observe: Observe | None, devices: Devices) -> Prog
 
 
 def load_for(config: ResolvedConfig) -> Dataset:
-    """Load what a run is trained and tested on.
+    """Load the data that a run is trained and tested on.
 
     Args:
         config: The run.

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on, the bar that shows it, and the steps that it left out."""
+"""Reports of a run that goes on, the bar that shows them, and its bad steps."""
 
 import math
 import sys
@@ -21,7 +21,7 @@ from experiments.training.step import EpochMetrics, StepMetrics, TrainState
 
 
 class Report(NamedTuple):
-    """A moment of a run.
+    """What is shown of a run at one moment.
 
     Attributes:
         epoch: The current epoch, counted from 1.
@@ -53,7 +53,7 @@ OnProgress = Callable[[Report], None]
 def report_of(
     epochs: int, state: TrainState, metrics: StepMetrics, history: list[EpochMetrics]
 ) -> Report:
-    """What is shown of a run.
+    """Make the report of a run at one moment.
 
     Args:
         epochs: Those of the whole run.
@@ -155,7 +155,7 @@ def report_bad_steps(epoch: int, loss: jax.Array | NDArray[np.float32]) -> list[
 
 
 def mean_of_good(values: jax.Array, metrics: StepMetrics) -> float:
-    """The mean over the good steps; over all of them by the reduction of runs without bad ones."""
+    """Average over the good steps; without bad ones as `numpy.mean` does, to the bit."""
     good = ~np.isnan(metrics.loss)
     if good.all():
         return float(np.mean(values))

@@ -1,4 +1,4 @@
-"""What a run does where its options leave it open, and which options it refuses."""
+"""Fills in the options that a user left open, and refuses those that a run would ignore."""
 
 import dataclasses
 from pathlib import Path
@@ -27,7 +27,7 @@ _CURVATURE_SAMPLES: dict[str, int] = {"digits": 256}
 
 
 def refuse_ignored(config: TrainConfig) -> None:
-    """Refuse what a user said and the run would not heed.
+    """Refuse options that the run would ignore.
 
     Args:
         config: What the user said.

@@ -1,4 +1,4 @@
-"""What a method is: the form of an entry of the table of methods."""
+"""The form of an entry of the table of methods."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ _PAPER_RHO: Mapping[DatasetName, float] = {"cifar100": 0.1}
 
 
 class Varied(NamedTuple):
-    """What may differ between runs of one compiled program, as numbers or traced values.
+    """The values that may differ between runs of one compiled program.
 
     Attributes:
         seed: Seed of the method's own random vectors.
@@ -29,13 +29,13 @@ class Varied(NamedTuple):
 
 
 def varied(config: ResolvedConfig) -> Varied:
-    """These values of a run."""
+    """Read the values of `Varied` from a configuration."""
     # As an argument of a compiled program a Python integer would be an int32.
     return Varied(np.uint32(config.seed), config.learning_rate, config.rho)
 
 
 class Given(NamedTuple):
-    """What a method is built from.
+    """The arguments that a method is built from.
 
     Attributes:
         config: The run's configuration.
@@ -69,7 +69,7 @@ class Schedule(NamedTuple):
 
 
 class Spec(NamedTuple):
-    """What a method is.
+    """An entry of the table of methods.
 
     Attributes:
         build: The method with its base optimizer.

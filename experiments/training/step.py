@@ -1,4 +1,4 @@
-"""One training step, and what it leaves: state and metrics."""
+"""A training step, its state and its metrics."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -44,7 +44,7 @@ class EpochMetrics(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """All that changes in training, and so all that a checkpoint must hold.
+    """Everything that changes in training, and that a checkpoint must hold.
 
     Attributes:
         step: Steps taken, int32.
@@ -80,7 +80,7 @@ def train_step(
     devices: Devices = ONE_DEVICE,
     curvature_apply: Apply | None = None,
 ) -> tuple[TrainState, jax.Array, jax.Array]:
-    """One step of a method on one batch.
+    """Take one step of a method on one batch.
 
     Every pass starts from the same batch statistics, and only the pass at w itself, whose gradient
     the method is given, advances them.
