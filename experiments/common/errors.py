@@ -105,7 +105,8 @@ def graceful_stop() -> Iterator[Callable[[], bool]]:
     """Let a run save itself and stop after SIGINT (Ctrl-C) or SIGTERM.
 
     The first signal is noted, a second one of either interrupts at once. A `Stopped` becomes one
-    line on stderr and exit status 130 after SIGINT, 0 after SIGTERM.
+    line on stderr and the exit status of a program that the signal ended, 130 after SIGINT and 143
+    after SIGTERM, so that ``train && evaluate`` goes no further.
 
     Yields:
         Whether there was a signal.
@@ -127,6 +128,6 @@ def graceful_stop() -> Iterator[Callable[[], bool]]:
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         # Another process of the run may have received it.
-        raise SystemExit(130 if signal.SIGINT in received[:1] else 0) from None
+        raise SystemExit(128 + int(received[0] if received else signal.SIGTERM)) from None
     finally:
         restore()

@@ -4,7 +4,9 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from experiments.data.dataset import DatasetName
 from experiments.models import ModelName
@@ -37,6 +39,8 @@ Method = Literal[
 ]
 # Of the network in a pass: BatchNorm with its running statistics, or with those of the batch.
 Mode = Literal["evaluation", "training"]
+# In Python a string will do as well.
+Place = Annotated[Path | str | None, tyro.conf.arg(metavar="{None}|PATH")]
 ScheduleName = Literal["constant", "cosine", "linear"]
 OptimizerName = Literal["sgd", "adamw"]
 
@@ -149,10 +153,10 @@ class TrainConfig(_Common):
     with --train-images a run trains on the same few as without this option."""
     checkpoint_every: int = 10
     """Epochs between two checkpoints, 0 for none but that of a run that is told to stop."""
-    out: Path | None = None
+    out: Place = None
     """Directory for the results (None: runs/DATASET-MODEL-METHOD-SEED). A run that was stopped goes
     on from the last checkpoint in it."""
-    data_dir: Path | None = None
+    data_dir: Place = None
     """fashion_mnist: directory of the four idx .gz files (None: where Debian installs them);
     cifar10, cifar100: directory of the original archive, binary or Python version, such as
     cifar-10-binary.tar.gz or cifar-100-python.tar.gz. Where these files are missing,

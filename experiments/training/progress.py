@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -32,8 +32,10 @@ class Report(NamedTuple):
         accuracy: Mean training accuracy of the epoch so far, percent, NaN before the first step.
         eigenvalue: Top Hessian eigenvalue: the method's own running estimate where it has one, else
             the last measured one, None before there is any.
-        angle: Degrees in [0, 90] between the gradient and the eigenvector, from the same source.
+        angle: Degrees in [0, 90] between the gradient and the eigenvector, likewise.
         test_accuracy: After the last epoch that has ended, percent, None before.
+        estimated: Which of ``eigenvalue`` and ``angle`` are the method's estimates, of the last
+            mini-batches; the others are measured, see `Sharpness`.
     """
 
     epoch: int
@@ -45,6 +47,7 @@ class Report(NamedTuple):
     eigenvalue: float | None
     angle: float | None
     test_accuracy: float | None
+    estimated: Collection[str] = ()
 
 
 OnProgress = Callable[[Report], None]
@@ -71,12 +74,7 @@ def report_of(
     good = ~np.isnan(loss)
     measured = [line for line in history if line.lambda_max is not None]
     eigenvalue, angle = (measured[-1].lambda_max, measured[-1].angle) if measured else (None, None)
-    estimate = optax.tree.get(state.opt_state, "eigenvalue")
-    if estimate is not None and float(estimate) != 0:  # a tracker's 0 is that it knows none
-        eigenvalue = float(estimate)
-        alignment = optax.tree.get(state.opt_state, "alignment")
-        if alignment is not None:
-            angle = math.degrees(math.acos(min(abs(float(alignment)), 1.0)))
+    estimates = _estimates(state.opt_state)
     return Report(
         epoch=epoch + 1,
         epochs=epochs,
@@ -84,10 +82,23 @@ def report_of(
         steps=epochs * steps,
         loss=float(loss[good].mean()) if good.any() else math.nan,
         accuracy=100 * float(accuracy[good].mean()) if good.any() else math.nan,
-        eigenvalue=eigenvalue,
-        angle=angle,
+        eigenvalue=estimates.get("eigenvalue", eigenvalue),
+        angle=estimates.get("angle", angle),
         test_accuracy=history[-1].test_accuracy if history else None,
+        estimated=tuple(estimates),
     )
+
+
+def _estimates(opt_state: optax.OptState) -> dict[str, float]:
+    """What a method knows itself of eigenvalue and angle."""
+    eigenvalue = optax.tree.get(opt_state, "eigenvalue")
+    if eigenvalue is None or float(eigenvalue) == 0:  # a tracker's 0 is that it knows none
+        return {}
+    alignment = optax.tree.get(opt_state, "alignment")
+    if alignment is None:
+        return {"eigenvalue": float(eigenvalue)}
+    angle = math.degrees(math.acos(min(abs(float(alignment)), 1.0)))
+    return {"eigenvalue": float(eigenvalue), "angle": angle}
 
 
 @contextmanager
@@ -128,10 +139,14 @@ def _describe(report: Report) -> str:
     if report.step == 0:
         return "compiling"
     parts = [f"loss {report.loss:.3f}", f"acc {report.accuracy:.1f}%"]
-    if report.eigenvalue is not None:
-        parts.append(f"λ {report.eigenvalue:.2f}")
-    if report.angle is not None:
-        parts.append(f"angle {report.angle:.0f}°")
+    for source in ("estimated", "measured"):
+        numbers = [
+            text.format(value)
+            for name, text in (("eigenvalue", "λ {:.2f}"), ("angle", "angle {:.0f}°"))
+            if (value := getattr(report, name)) is not None
+            and (name in report.estimated) == (source == "estimated")
+        ]
+        parts += [source, *numbers] if numbers else []
     if report.test_accuracy is not None:
         parts.append(f"test {report.test_accuracy:.1f}%")
     return " ".join(parts)
@@ -152,6 +167,11 @@ def report_bad_steps(epoch: int, loss: jax.Array | NDArray[np.float32]) -> list[
         steps = f"step{'s' * (len(bad) > 1)} {', '.join(map(str, bad))}"
         print(f"epoch {epoch}: left out {steps}, not finite", file=sys.stderr)
     return bad
+
+
+def numbers_of(losses: jax.Array) -> list[float]:
+    """Losses as metrics.jsonl has them: the shortest decimals that are still the same numbers."""
+    return [float(str(loss)) for loss in np.asarray(losses)]
 
 
 def mean_of_good(values: jax.Array, metrics: StepMetrics) -> float:

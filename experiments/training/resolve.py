@@ -79,6 +79,8 @@ def resolve(config: TrainConfig) -> ResolvedConfig:
     filled: dict[str, Any] = {k: defaults.get(k) if v is None else v for k, v in given.items()}
     if config.model not in BATCH_NORM:
         filled["curvature_mode"] = "training"
+    for name in ("out", "data_dir"):
+        filled[name] = None if filled[name] is None else Path(filled[name])
     resolved = ResolvedConfig(**filled)
     validate(resolved)
     return resolved

@@ -17,7 +17,13 @@ from experiments.training.config import ResolvedConfig, TrainConfig
 from experiments.training.devices import ONE_DEVICE, Devices
 from experiments.training.hosts import any_of
 from experiments.training.program import Observe, Program, prepare, start
-from experiments.training.progress import OnProgress, mean_of_good, report_bad_steps, report_of
+from experiments.training.progress import (
+    OnProgress,
+    mean_of_good,
+    numbers_of,
+    report_bad_steps,
+    report_of,
+)
 from experiments.training.run_folder import Result, RunFolder, open_run
 from experiments.training.step import EpochMetrics, StepMetrics, TrainState
 
@@ -46,6 +52,7 @@ def train(
     draw: bool = True,
     stopping: Callable[[], bool] | None = None,
     devices: Devices = ONE_DEVICE,
+    tensorboard: bool = False,
 ) -> Run:
     """Train a network.
 
@@ -61,19 +68,26 @@ def train(
         draw: Write curves.png.
         stopping: Asked about twice a second whether to save the run and stop. It changes no number.
         devices: Those to use; they change the numbers by rounding errors only.
+        tensorboard: Write event files, which TensorBoard shows, into the folder ``tensorboard`` of
+            the run. That needs tensorboardX.
 
     Returns:
         The result, the epochs and the final state.
 
     Raises:
-        UserError: A value is out of range, the data are missing or damaged, or the directory holds
-            another run. Nothing has been written then. Or a checkpoint cannot be written.
+        UserError: A value is out of range, the data are missing or damaged, the directory holds
+            another run, or tensorboardX is not installed. Nothing has been written then. Or a
+            checkpoint cannot be written.
         BadNumbers: Too many bad steps in a row; the run has been saved.
         Stopped: ``stopping`` said so.
+        ValueError: ``tensorboard`` without ``keep``.
     """
+    if tensorboard and not keep:
+        raise ValueError("tensorboard=True needs keep=True: event files lie in the run's folder.")
     started = time.perf_counter()
     resolved, program = prepare(config, observe, devices)
-    with open_run(resolved) if keep else nullcontext(RunFolder(resolved, kept=False)) as folder:
+    none = nullcontext(RunFolder(resolved, kept=False))
+    with open_run(resolved, tensorboard) if keep else none as folder:
         state, _, step_metrics, history, earlier = _run(
             resolved, program, folder, progress, stopping
         )
@@ -172,6 +186,7 @@ def _run(
                 angle=None if sharpness is None else float(sharpness.angle),
                 seconds=time.perf_counter() - started,
                 bad_steps=bad_steps,
+                step_losses=numbers_of(step_metrics[-1].loss),
             )
         )
         folder.write_metrics(history)

@@ -12,12 +12,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import jax
+
 from experiments.common.errors import UserError
 from experiments.common.files import locked, write_atomically, write_json, writing
 from experiments.training import checkpoint
 from experiments.training.checkpoint import Snapshot
 from experiments.training.config import ResolvedConfig, canonical, identity
 from experiments.training.curves import write_curves
+from experiments.training.events import check_tensorboard, event_files
 from experiments.training.hosts import first
 from experiments.training.step import EpochMetrics, StepMetrics
 
@@ -64,10 +67,12 @@ class RunFolder(NamedTuple):
     Attributes:
         config: The run's configuration.
         kept: Whether there are any; otherwise nothing is read or written.
+        show: Writes event files, see `event_files`; only where they are wanted, in process 0.
     """
 
     config: ResolvedConfig
     kept: bool = True
+    show: Callable[[Sequence[EpochMetrics]], None] | None = None
 
     def restore(self, start: Snapshot) -> Snapshot | None:
         """The run as its last whole checkpoint has it, see `checkpoint.restore`."""
@@ -78,8 +83,10 @@ class RunFolder(NamedTuple):
         return self._do(checkpoint.save, canonical(self.config), snapshot)
 
     def write_metrics(self, epochs: Sequence[EpochMetrics]) -> None:
-        """Write metrics.jsonl."""
+        """Write metrics.jsonl, and what is new into the event files."""
         self._do(write_metrics, epochs)
+        if self.show is not None:
+            self.show(epochs)
 
     def write_curves(self, epochs: Sequence[EpochMetrics], steps: Sequence[StepMetrics]) -> None:
         """Draw curves.png, with the metrics of each epoch's steps behind those of the epochs."""
@@ -97,22 +104,28 @@ class RunFolder(NamedTuple):
 
 
 @contextmanager
-def open_run(config: ResolvedConfig) -> Iterator[RunFolder]:
+def open_run(config: ResolvedConfig, tensorboard: bool = False) -> Iterator[RunFolder]:
     """Make the run's directory and write config.json; keep other processes out until the end.
 
     Args:
         config: The run's configuration.
+        tensorboard: Write event files too.
 
     Yields:
         What reads and writes its other files.
 
     Raises:
         UserError: The directory cannot be written or is in use, or holds the run of another
-            configuration, finished or with a checkpoint, or a config.json that no run wrote.
+            configuration, finished or with a checkpoint, or a config.json that no run wrote. Or
+            event files are wanted, and what writes them is not installed.
     """
     with ExitStack() as held:
+        if tensorboard:
+            first(check_tensorboard)
         first(partial(_begin, config, held))
-        yield RunFolder(config)
+        writes = tensorboard and jax.process_index() == 0
+        show = held.enter_context(event_files(config.out)) if writes else None
+        yield RunFolder(config, show=show)
 
 
 def _begin(config: ResolvedConfig, held: ExitStack) -> None:
@@ -180,7 +193,10 @@ def _finish(out: Path, result: Result) -> None:
 
 def as_json(numbers: EpochMetrics | Result) -> dict[str, Any]:
     """JSON has no NaN and no infinity: a training that diverged has null there."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in numbers._asdict().items()
-    }
+
+    def value_of(value: Any) -> Any:
+        if isinstance(value, list):
+            return [value_of(each) for each in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {name: value_of(value) for name, value in numbers._asdict().items()}

@@ -30,6 +30,8 @@ class EpochMetrics(NamedTuple):
         seconds: Wall time of the epoch, its evaluation and compilation included.
         bad_steps: Numbers of its steps, counted from 1 in the run, that were not finite and changed
             nothing.
+        step_losses: The loss of each of its steps, as in ``train_loss``; that of a bad step is NaN
+            here and null in the file.
     """
 
     epoch: int
@@ -41,6 +43,7 @@ class EpochMetrics(NamedTuple):
     angle: float | None
     seconds: float
     bad_steps: Sequence[int] = ()
+    step_losses: Sequence[float] = ()
 
 
 class TrainState(NamedTuple):

@@ -212,7 +212,7 @@ def epochs_of(out: Path) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals(number: int, status: int, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with launch(out) as process:

@@ -134,7 +134,7 @@ def test_the_others_signal_stops_this_process_too(
     monkeypatch.setattr("experiments.training.run.any_of", lambda mine: True)
     with pytest.raises(SystemExit) as stopped, graceful_stop() as stopping:
         train(TrainConfig(**CONFIG, out=tmp_path), stopping=stopping)
-    assert stopped.value.code == 0
+    assert stopped.value.code == 143
     assert list((tmp_path / CHECKPOINTS).iterdir())
 
 

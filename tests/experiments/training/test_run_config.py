@@ -1,5 +1,6 @@
 """Defaults that depend on the method and the data set, ranges, and names."""
 
+from pathlib import Path
 from typing import Any, get_args
 
 import jax
@@ -45,6 +46,13 @@ def test_defaults_that_depend() -> None:
     assert resolve(TrainConfig()).epochs == 24
     outs = {str(resolve(TrainConfig(method=method)).out) for method in get_args(Method)}
     assert len(outs) == len(get_args(Method))
+
+
+def test_a_folder_may_be_a_string() -> None:
+    config = resolve(TrainConfig(dataset="cifar10", out="runs/x", data_dir="data"))
+    assert (config.out, config.data_dir) == (Path("runs/x"), Path("data"))
+    same = TrainConfig(dataset="cifar10", out=Path("runs/x"), data_dir=Path("data"))
+    assert resolve(same) == config
 
 
 def test_what_is_given_wins() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import chex
 import matplotlib.image
+import numpy as np
 import pytest
 
 from experiments.common.errors import UserError
@@ -53,6 +54,9 @@ def test_xsam_learns_digits_and_writes_its_files(tmp_path: Path) -> None:
     assert all(0 <= line["angle"] <= 90 for line in lines if line["angle"] is not None)
     assert lines[-1]["lambda_max"] == result.lambda_max
     assert lines[-1]["train_loss"] < lines[0]["train_loss"] / 2
+    for line in lines:
+        assert len(line["step_losses"]) == 23
+        assert np.mean(line["step_losses"]) == pytest.approx(line["train_loss"], rel=1e-5)
     height, width, _ = matplotlib.image.imread(out / "curves.png").shape
     assert min(height, width) > 500
 
@@ -136,9 +140,12 @@ def test_a_strange_config_is_left_alone(tmp_path: Path) -> None:
 
 def test_diverged_numbers_are_null(tmp_path: Path) -> None:
     nan = float("nan")
-    write_metrics(tmp_path, [EpochMetrics(1, nan, 10.0, float("inf"), 10.0, None, None, 1.0)])
+    losses = [0.1, nan]
+    infinite = EpochMetrics(1, nan, 10.0, float("inf"), 10.0, None, None, 1.0, [2], losses)
+    write_metrics(tmp_path, [infinite])
     (line,) = metrics(tmp_path)
     assert (line["train_loss"], line["test_loss"]) == (None, None)
+    assert (line["bad_steps"], line["step_losses"]) == ([2], [0.1, None])
 
 
 def test_result_fields() -> None:
