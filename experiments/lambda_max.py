@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 from experiments.common.errors import UserError, command_line, exit_on_user_error
 from experiments.common.files import make_folder, write_json
 from experiments.common.machine import device, peak_mib, versions
+from experiments.common.many import bars_shown
 from experiments.common.options import NONE_OR_ONE, check, command
 from experiments.data.dataset import DatasetName
-from experiments.data.sources import load
+from experiments.data.sources import file_name, load
 from experiments.models import ModelName
 from experiments.models.network import Batch, build_network
 from experiments.training.measure import subset_gradient
@@ -57,6 +58,8 @@ class LambdaMaxConfig:
     """Dimension of the space in which that one is found."""
     data_dir: Path | None = None
     """Directory of the data set, see experiments.train."""
+    image_size: int | None = None
+    """folder: pixels of each side, see experiments.train."""
     out: Path = Path("runs/curvature")
     """Folder of the measurement, a JSON file named after platform, model, data set and images."""
 
@@ -74,7 +77,7 @@ def measure(config: LambdaMaxConfig) -> dict[str, Any]:
         UserError: The numbers do not go together, the data are missing, or the folder cannot be
             written.
     """
-    data = load(config.dataset, config.data_dir)
+    data = load(config.dataset, config.data_dir, config.image_size)
     sizes = [config.images] if config.start_images is None else [config.start_images, config.images]
     for name in ("images", "start_images", "batch_size", "num_matvecs", "start_matvecs"):
         check(name, getattr(config, name), NONE_OR_ONE)
@@ -136,7 +139,7 @@ def measure(config: LambdaMaxConfig) -> dict[str, Any]:
 
 def main() -> None:
     """Run the command line."""
-    with exit_on_user_error():
+    with exit_on_user_error(), bars_shown():
         config = command_line(LambdaMaxConfig, "experiments.lambda_max", __doc__)
         record = {
             "command": command(
@@ -148,10 +151,12 @@ def main() -> None:
                 num_matvecs=config.num_matvecs,
                 start_images=config.start_images,
                 start_matvecs=None if config.start_images is None else config.start_matvecs,
+                image_size=config.image_size,
             ),
             **measure(config),
         }
-        name = f"{jax.default_backend()}-{config.model}-{config.dataset}-{config.images}.json"
+        dataset = file_name(config.dataset, config.data_dir)
+        name = f"{jax.default_backend()}-{config.model}-{dataset}-{config.images}.json"
         file = config.out / name
         write_json(file, record)
         print(

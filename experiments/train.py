@@ -24,6 +24,7 @@ import jax
 import tyro
 
 from experiments.common.errors import command_line, exit_on_user_error, graceful_stop
+from experiments.common.many import bars_shown
 from experiments.training.config import TrainConfig
 from experiments.training.devices import choose
 from experiments.training.hosts import everywhere, first, joined
@@ -59,7 +60,8 @@ def main() -> None:
     """Run the command line."""
     with exit_on_user_error():
         command = command_line(_Command, "experiments.train", __doc__)
-        with joined(command.coordinator, command.num_processes, command.process_id):
+        hosts = joined(command.coordinator, command.num_processes, command.process_id)
+        with hosts, bars_shown(jax.process_index() == 0):
             resolved = everywhere(partial(resolve, command.config))
             everywhere(partial(refuse_ignored, command.config))
             devices = everywhere(partial(choose, command.devices, fsdp=command.fsdp))

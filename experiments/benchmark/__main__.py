@@ -34,6 +34,7 @@ from experiments.benchmark.report.write import write_report
 from experiments.common.errors import UserError, command_line, exit_on_user_error
 from experiments.common.files import make_folder
 from experiments.common.machine import cores
+from experiments.common.many import bars_shown
 from experiments.common.options import AT_LEAST_ONE, check, distinct, seeds
 from experiments.data.dataset import DatasetName
 from experiments.data.sources import load
@@ -78,6 +79,8 @@ class BenchmarkConfig:
     """Runs at a time (None: one a core, one on a GPU); fewer where the memory does not allow it."""
     data_dir: Path | None = None
     """Directory of the data sets, see experiments.train."""
+    image_size: int | None = None
+    """folder: pixels of each side, see experiments.train."""
     out: Path | None = None
     """Folder of the results (None: runs/benchmark/PRESET)."""
     dry_run: bool = False
@@ -111,7 +114,8 @@ def protocol_of(config: BenchmarkConfig) -> Protocol:
             f"--seeds and --tuning-seeds must have no seed in common, not {sorted(both)[0]}: the "
             "hyperparameters would be chosen on runs that count."
         )
-    settings = {**protocol.settings, "data_dir": config.data_dir}
+    places = {"data_dir": config.data_dir, "image_size": config.image_size}
+    settings = {**protocol.settings, **places}
     return replace(protocol, settings=settings, tuning=tuning, **changes)  # type: ignore[arg-type]
 
 
@@ -227,8 +231,10 @@ def main() -> None:
         if config.dry_run:
             print(estimate(protocol, store.read(out), jobs))
             return
-        for dataset in protocol.datasets:
-            load(dataset, config.data_dir)  # what is missing is said once, not by every run
+        with bars_shown():
+            for dataset in protocol.datasets:
+                # What is missing is said once, not by every run.
+                load(dataset, config.data_dir, config.image_size)
         # As Ctrl-C: workers left behind would go on.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         started = time.perf_counter()

@@ -20,8 +20,8 @@ from experiments.common.errors import UserError
 from experiments.data.dataset import Split, check_labels
 
 _PIXELS = 3 * 32 * 32
-# The four archives have 170 million.
-_MOST_BYTES = 1 << 28
+# The four archives have 170 million, none of their files has more.
+MOST_BYTES = 1 << 28
 # Planes of red, green and blue (n, 3072), and labels (n,).
 _Rows = tuple[NDArray[np.uint8], NDArray[np.int32]]
 
@@ -141,8 +141,9 @@ def describe_missing(name: str, directory: Path | None) -> str:
     files = " or ".join(archive.file for archive in ARCHIVES[name])
     where = "" if directory is None else f" in {directory}"
     return (
-        f"{files} is not there{where}: download one from the CIFAR home page and name its "
-        "directory with --data-dir"
+        f"{name} is not there{where}: neither {files}, nor what is in it, nor images in "
+        "train/CLASS and test/CLASS; download one from the CIFAR home page and name its directory "
+        "with --data-dir"
     )
 
 
@@ -161,32 +162,53 @@ def read_cifar(archive: Archive, directory: Path) -> tuple[Split, Split]:
     """
     file = directory / archive.file
     size = file.stat().st_size
-    if size > _MOST_BYTES:
+    if size > MOST_BYTES:
         raise UserError(f"{file} is damaged: it has {size} bytes; download it again.")
-    with file.open("rb") as content:
-        found = hashlib.file_digest(content, "md5").hexdigest()
+    with file.open("rb") as packed:
+        found = hashlib.file_digest(packed, "md5").hexdigest()
     if found != archive.md5:
         raise UserError(
             f"{file} is damaged: its MD5 checksum is {found}, not {archive.md5}; download it again."
         )
+
+    def content(tar: tarfile.TarFile, name: str) -> bytes:
+        member = tar.extractfile(name)
+        if member is None:
+            raise UserError(f"{name} in {archive.file} is no file.")
+        return member.read()
+
     try:
         with tarfile.open(file, "r:gz") as tar:
-            parts = [_split(archive, tar, name) for name in (*archive.train, archive.test)]
+            return split_files(
+                archive, lambda name: (f"{name} in {archive.file}", content(tar, name))
+            )
     except (tarfile.TarError, OSError, EOFError) as error:
         raise UserError(f"{file} cannot be read: {error}.") from None
     except KeyError as error:
         raise UserError(f"{file} lacks a file: {error.args[0]}.") from None
+
+
+def split_files(archive: Archive, read: Callable[[str], tuple[str, bytes]]) -> tuple[Split, Split]:
+    """Put the files of an archive together.
+
+    Args:
+        archive: Which.
+        read: Name in the archive -> how an error calls the file, and its content.
+
+    Returns:
+        Images (n, 32, 32, 3) and labels of the training and of the test set.
+
+    Raises:
+        UserError: A file is not of the archive's format.
+    """
+    parts = [_split(archive, *read(name)) for name in (*archive.train, archive.test)]
     images, labels = zip(*parts[:-1], strict=True)
     return (np.concatenate(images), np.concatenate(labels)), parts[-1]
 
 
-def _split(archive: Archive, tar: tarfile.TarFile, name: str) -> Split:
-    where = f"{name} in {archive.file}"
-    member = tar.extractfile(name)
-    if member is None:
-        raise UserError(f"{where} is no file.")
+def _split(archive: Archive, where: str, content: bytes) -> Split:
     try:
-        rows, labels = archive.parse(member.read())
+        rows, labels = archive.parse(content)
     except ValueError as error:
         raise UserError(f"{where} {error}.") from None
     check_labels(where, labels, archive.num_classes)

@@ -1,5 +1,6 @@
 """What a data set is, and how a run takes a part of it."""
 
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -7,7 +8,7 @@ from numpy.typing import NDArray
 
 from experiments.common.errors import UserError
 
-DatasetName = Literal["digits", "fashion_mnist", "cifar10", "cifar100"]
+DatasetName = Literal["digits", "fashion_mnist", "cifar10", "cifar100", "folder"]
 # Images and labels.
 Split = tuple[NDArray[np.uint8], NDArray[np.int32]]
 
@@ -39,6 +40,20 @@ def check_labels(where: str, labels: NDArray[np.integer], num_classes: int) -> N
     if low < 0 or high >= num_classes:
         bad = low if low < 0 else high
         raise UserError(f"{where} holds the label {bad}, outside [0, {num_classes}).")
+
+
+def by_content(contents: Iterable[bytes], labels: NDArray[np.int32]) -> NDArray[np.intp]:
+    """An order that has nothing to do with how images are named or where they come from.
+
+    Args:
+        contents: Of each image a hash of 8 bytes.
+        labels: Their labels.
+
+    Returns:
+        Indices that sort them, classes mixed.
+    """
+    keys = np.frombuffer(b"".join(contents), ">u8")
+    return np.lexsort((labels, keys))
 
 
 def hold_out(data: Dataset, size: int) -> Dataset:

@@ -1,5 +1,6 @@
 """Where data sets are read from, whole and as unsigned bytes: they fit on the device."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,15 +9,20 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from experiments.common.errors import UserError
+from experiments.common.options import AT_LEAST_ONE, check
 from experiments.data.cifar import ARCHIVES, describe_missing, find_archive, read_cifar
-from experiments.data.dataset import Dataset, DatasetName, Split, check_labels
+from experiments.data.cifar_folders import read_class_folders, read_unpacked
+from experiments.data.dataset import Dataset, DatasetName, Split, by_content, check_labels
+from experiments.data.folder import fingerprint_of, read_folder
 from experiments.data.idx import read_idx
 from experiments.data.tfds import read_tfds
 
+# (directory, size of the images) -> the data set
+Loader = Callable[[Path | None, int | None], Dataset]
 _DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
-def _digits(_data_dir: Path | None) -> Dataset:
+def _digits(_data_dir: Path | None, _image_size: int | None) -> Dataset:
     """scikit-learn's 1797 images of 8x8 pixels, a fifth of them for the test."""
     digits = load_digits()
     # The split is part of the data set: the same whatever the seed of the run.
@@ -31,7 +37,7 @@ def _digits(_data_dir: Path | None) -> Dataset:
     return Dataset(train_x, train_y, test_x, test_y, num_classes=10, crop_padding=1, flip=False)
 
 
-def _fashion_mnist(data_dir: Path | None) -> Dataset:
+def _fashion_mnist(data_dir: Path | None, _image_size: int | None) -> Dataset:
     directory = data_dir or _DEBIAN_FASHION_MNIST
     files = {
         (split, kind): directory / f"{split}-{kind}-idx{ndim}-ubyte.gz"
@@ -66,33 +72,54 @@ def _fashion_mnist(data_dir: Path | None) -> Dataset:
     return Dataset(*read("train"), *read("t10k"), num_classes=10, crop_padding=4, flip=True)
 
 
-def _cifar(name: DatasetName) -> Callable[[Path | None], Dataset]:
-    def read(data_dir: Path | None) -> Dataset:
-        archive = find_archive(name, data_dir)
-        if data_dir is not None and archive is not None:
-            train, test = read_cifar(archive, data_dir)
-        else:
-            train, test = read_tfds(name, data_dir, (32, 32, 3), describe_missing(name, data_dir))
+def _cifar(name: DatasetName) -> Loader:
+    def read(data_dir: Path | None, _image_size: int | None) -> Dataset:
+        train, test = map(_by_pixels, _read_cifar(name, data_dir))
         classes = ARCHIVES[name][0].num_classes
         return Dataset(*train, *test, num_classes=classes, crop_padding=4, flip=True)
 
     return read
 
 
-LOADERS: dict[DatasetName, Callable[[Path | None], Dataset]] = {
+def _read_cifar(name: DatasetName, data_dir: Path | None) -> tuple[Split, Split]:
+    archive = find_archive(name, data_dir)
+    if data_dir is not None:
+        if archive is not None:
+            return read_cifar(archive, data_dir)
+        splits = read_unpacked(name, data_dir) or read_class_folders(name, data_dir)
+        if splits is not None:
+            return splits
+    return read_tfds(name, data_dir, (32, 32, 3), describe_missing(name, data_dir))
+
+
+def _by_pixels(split: Split) -> Split:
+    """The same images in one order, wherever they come from: a run's numbers depend on it."""
+    images, labels = split
+    contents = [hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in images]
+    order = by_content(contents, labels)
+    return images[order], labels[order]
+
+
+def _folder(data_dir: Path | None, image_size: int | None) -> Dataset:
+    return read_folder(_directory(data_dir), image_size)
+
+
+LOADERS: dict[DatasetName, Loader] = {
     "digits": _digits,
     "fashion_mnist": _fashion_mnist,
     "cifar10": _cifar("cifar10"),
     "cifar100": _cifar("cifar100"),
+    "folder": _folder,
 }
 
 
-def load(name: DatasetName, data_dir: Path | None = None) -> Dataset:
+def load(name: DatasetName, data_dir: Path | None = None, image_size: int | None = None) -> Dataset:
     """Load a data set.
 
     Args:
         name: Its name.
         data_dir: Directory of its files, for the data sets that have any.
+        image_size: Height and width that the images of `folder` are given.
 
     Returns:
         All of it.
@@ -100,4 +127,38 @@ def load(name: DatasetName, data_dir: Path | None = None) -> Dataset:
     Raises:
         UserError: The files are missing or damaged.
     """
-    return LOADERS[name](data_dir)
+    if image_size is not None:
+        if name != "folder":
+            raise UserError(f"--image-size is for folder, not for {name}.")
+        check("image_size", image_size, AT_LEAST_ONE)
+    return LOADERS[name](data_dir, image_size)
+
+
+def fingerprint(name: DatasetName, data_dir: Path | None) -> str | None:
+    """What tells the images of `folder` from others; None for a data set that its name tells.
+
+    Raises:
+        UserError: They cannot be read.
+    """
+    return fingerprint_of(_directory(data_dir)) if name == "folder" else None
+
+
+def file_name(name: DatasetName, data_dir: Path | None) -> str:
+    """What a data set is called in the names of files.
+
+    Raises:
+        UserError: See `fingerprint`.
+    """
+    images = fingerprint(name, data_dir)
+    if images is None:
+        return name
+    return f"{name}-{_directory(data_dir).resolve().name}-{images[:8]}"
+
+
+def _directory(data_dir: Path | None) -> Path:
+    if data_dir is None:
+        raise UserError(
+            "--dataset folder needs --data-dir: the directory of train/CLASS and test/CLASS, or of "
+            "CLASS, with the images of each class."
+        )
+    return data_dir

@@ -19,6 +19,7 @@ import tyro
 
 from experiments.common.errors import command_line, exit_on_user_error
 from experiments.common.files import check_folder
+from experiments.common.many import bars_shown
 from experiments.figures import alpha, angle, curves, idea, spectrum
 from experiments.figures.options import check
 
@@ -58,7 +59,7 @@ def make(options: Figure) -> None:
 
 def main() -> None:
     """Run the command line."""
-    with exit_on_user_error():
+    with exit_on_user_error(), bars_shown():
         make(command_line(Figure, "experiments.figures", __doc__))
 
 

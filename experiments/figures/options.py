@@ -34,6 +34,8 @@ class FigureOptions:
     """Test on the first images of every class only, so many in all (None: on all)."""
     data_dir: Path | None = None
     """Directory of the data set, see experiments.train."""
+    image_size: int | None = None
+    """folder: pixels of each side, see experiments.train."""
     out: Path = Path("runs/figures")
     """Folder of the picture and its numbers."""
     runs: Path = Path("runs/figures")
@@ -59,6 +61,7 @@ def train_config(options: FigureOptions, **changes: Any) -> TrainConfig:
         train_images=options.train_images,
         test_images=options.test_images,
         data_dir=options.data_dir,
+        image_size=options.image_size,
         checkpoint_every=1,  # an epoch of a figure may take minutes
         **changes,
     )

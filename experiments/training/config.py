@@ -14,6 +14,8 @@ from experiments.models import ModelName
 # Where a run lies, where it read from, how often it was saved and when it would have given up do
 # not make it another run.
 _NOT_IDENTITY = ("out", "data_dir", "checkpoint_every", "max_bad_steps")
+# Of the data set `folder`, which its name does not tell; None for the others.
+_OF_A_FOLDER = ("image_size", "images")
 
 
 Method = Literal[
@@ -60,7 +62,7 @@ class _Common:
     xsam_part is xsam_p100 that perturbs by the gradient of a part of the batch. wsam is the
     decoupled form of its reference code."""
     dataset: DatasetName = "digits"
-    """Training and test images."""
+    """Training and test images; folder is your own, see --data-dir."""
     model: ModelName = "simple_cnn"
     """Network. simple_cnn is the paper's six-layer CNN; resnet8, small_cnn and mlp are small
     ones for CPUs."""
@@ -159,9 +161,16 @@ class TrainConfig(_Common):
     data_dir: Place = None
     """fashion_mnist: directory of the four idx .gz files (None: where Debian installs them);
     cifar10, cifar100: directory of the original archive, binary or Python version, such as
-    cifar-10-binary.tar.gz or cifar-100-python.tar.gz. Where these files are missing,
-    tensorflow-datasets (the extra tfds) reads what it has prepared in this directory (None: in its
-    default one), or else downloads and prepares it there if the data set's server answers."""
+    cifar-10-binary.tar.gz or cifar-100-python.tar.gz, or of what is in it, unpacked, or of
+    train/CLASS/*.png and test/CLASS/*.png. Where these files are missing, tensorflow-datasets (the
+    extra tfds) reads what it has prepared in this directory (None: in its default one), or else
+    downloads and prepares it there if the data set's server answers. folder: directory of your own
+    PNG, JPEG and WebP images, DIR/train/CLASS/* and DIR/test/CLASS/* (or val, validation), or
+    DIR/CLASS/*, of which a fifth of each class is held out to test on. They are cropped by up to an
+    eighth of their size and mirrored, unless --no-augment is given."""
+    image_size: int | None = None
+    """folder: scale the shorter side of each image to so many pixels and take the middle square
+    (None: all images have one size)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,11 +190,18 @@ class ResolvedConfig(_Common):
     checkpoint_every: int
     out: Path
     data_dir: Path | None
+    image_size: int | None
+    images: str | None
+    """folder: a hash of its images."""
 
 
 def identity(config: dict[str, Any]) -> dict[str, Any]:
     """Select the fields of a config.json on which a run's numbers depend."""
-    return {name: value for name, value in config.items() if name not in _NOT_IDENTITY}
+    return {
+        name: value
+        for name, value in config.items()
+        if name not in _NOT_IDENTITY and not (name in _OF_A_FOLDER and value is None)
+    }
 
 
 def canonical(config: ResolvedConfig) -> str:

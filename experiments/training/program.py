@@ -186,7 +186,7 @@ def load_for(config: ResolvedConfig) -> Dataset:
     Raises:
         UserError: The files are missing or damaged, or hold too few images.
     """
-    data = load(config.dataset, config.data_dir)
+    data = load(config.dataset, config.data_dir, config.image_size)
     if config.validation_images is None:
         data = first_of_every_class(data, config.train_images, config.test_images)
     else:

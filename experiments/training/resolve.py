@@ -16,6 +16,7 @@ from experiments.common.options import (
     Rule,
     check,
 )
+from experiments.data.sources import file_name, fingerprint
 from experiments.models import BATCH_NORM
 from experiments.training.config import ResolvedConfig, TrainConfig
 from experiments.training.methods import METHODS
@@ -48,6 +49,8 @@ def refuse_ignored(config: TrainConfig) -> None:
         )
     if config.data_dir is not None and config.dataset == "digits":
         raise UserError("--data-dir is not for digits, which come with scikit-learn.")
+    if config.image_size is not None and config.dataset != "folder":
+        raise UserError(f"--image-size is for folder, not for {config.dataset}.")
     if config.validation_images is not None and config.test_images is not None:
         raise UserError("--test-images is not for a run with --validation-images, tested on those.")
 
@@ -62,10 +65,12 @@ def resolve(config: TrainConfig) -> ResolvedConfig:
         The same with no default left open.
 
     Raises:
-        UserError: A value is outside its range; the text names the option and the range.
+        UserError: A value is outside its range; the text names the option and the range. Or images
+            in a folder cannot be read.
     """
     method, dataset = config.method, config.dataset
-    out = Path("runs", f"{dataset}-{config.model}-{method}-{config.seed}")
+    name = file_name(dataset, config.data_dir)
+    out = Path("runs", f"{name}-{config.model}-{method}-{config.seed}")
     spec = METHODS[method]
     defaults = {
         "epochs": _EPOCHS.get(dataset, 200),
@@ -74,9 +79,12 @@ def resolve(config: TrainConfig) -> ResolvedConfig:
         "curvature_every": _CURVATURE_EVERY.get(dataset, 1),
         "curvature_samples": _CURVATURE_SAMPLES.get(dataset, 512),
         "out": out,
+        "images": fingerprint(dataset, config.data_dir),
     }
     given = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    filled: dict[str, Any] = {k: defaults.get(k) if v is None else v for k, v in given.items()}
+    filled: dict[str, Any] = defaults | {
+        k: defaults.get(k) if v is None else v for k, v in given.items()
+    }
     if config.model not in BATCH_NORM:
         filled["curvature_mode"] = "training"
     for name in ("out", "data_dir"):
@@ -106,6 +114,7 @@ def validate(config: object) -> None:
         "train_images": NONE_OR_ONE,
         "test_images": NONE_OR_ONE,
         "validation_images": NONE_OR_ONE,
+        "image_size": NONE_OR_ONE,
         "trace_probes": (lambda x: x == 0 or x >= 2, "0 or at least 2"),
         "seed": SEED,
         "curvature_every": NOT_NEGATIVE,

@@ -107,12 +107,14 @@ def test_images_and_labels(
     assert found.train_images.shape == (len(train), 32, 32, 3)
     assert found.test_images.shape == (3, 32, 32, 3)
     assert found.num_classes == archive.num_classes
-    np.testing.assert_array_equal(found.train_labels, train[:, -3073])
-    np.testing.assert_array_equal(found.test_labels, files[archive.test][:, -3073])
-    # Pixel (y, x) of a plane of 32 x 32, planes one after the other.
-    image, y, x, channel = 2, 5, 17, 1
-    pixels = train[image, -3072:]
-    assert found.train_images[image, y, x, channel] == pixels[1024 * channel + 32 * y + x]
+    for images, labels, content in (
+        (found.train_images, found.train_labels, train),
+        (found.test_images, found.test_labels, files[archive.test]),
+    ):
+        # In some order. Planes of 32 x 32 pixels, one channel after the other.
+        planes = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+        both = np.column_stack([labels.astype(np.uint8), planes]), content[:, -3073:]
+        np.testing.assert_array_equal(*(np.unique(rows, axis=0) for rows in both))
 
 
 def test_nothing_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,157 @@
+"""Folders of images, one a class: which files they hold, and what is wrong with them."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from experiments.common.errors import UserError
+
+# What the names of image files say of their format.
+FORMATS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
+    ".webp": "WEBP",
+}
+# Images that a user would miss; what has another name is none.
+_NOT_READ = {".avif", ".bmp", ".gif", ".heic", ".heif", ".jp2", ".pbm", ".pgm", ".ppm"}
+_NOT_READ |= {".svg", ".tga", ".tif", ".tiff"}
+_TRAIN = "train"
+# The first of these that is there.
+_TEST = ("test", "val", "validation")
+
+
+class ImageFile(NamedTuple):
+    """A file and the number of its class."""
+
+    path: Path
+    label: int
+
+
+class ClassFolders(NamedTuple):
+    """What folders hold.
+
+    Attributes:
+        classes: Names of the classes, in alphabetical order; a label is a place in it.
+        train: Training images, class by class in the order of their names.
+        test: Test images; None where they have no folder.
+    """
+
+    classes: tuple[str, ...]
+    train: tuple[ImageFile, ...]
+    test: tuple[ImageFile, ...] | None
+
+
+def find_images(directory: Path) -> ClassFolders:
+    """List images in class folders; none of them is opened.
+
+    Args:
+        directory: Holds train/CLASS and test/CLASS (or val, validation), or train/CLASS alone, or
+            CLASS. Hidden files, and files that are no images, are left out.
+
+    Returns:
+        The images.
+
+    Raises:
+        UserError: There are none, or a class has none, is in the test set only or is the only one,
+            or a folder holds what would be missed: other folders, links, images of other formats.
+    """
+    train_folder, test_folder = _parts(directory)
+    folders = _class_folders(train_folder)
+    if len(folders) == 1:
+        raise UserError(
+            f"{train_folder} holds one class folder, {folders[0].name}: a network needs two "
+            "classes to tell apart."
+        )
+    classes = tuple(folder.name for folder in folders)
+    train = _labelled(folders, classes)
+    if test_folder is None:
+        return ClassFolders(classes, train, None)
+    folders = _class_folders(test_folder)
+    for folder in folders:
+        if folder.name not in classes:
+            raise UserError(f"{folder} is a class of which {train_folder} has no images.")
+    return ClassFolders(classes, train, _labelled(folders, classes))
+
+
+def _parts(directory: Path) -> tuple[Path, Path | None]:
+    """The folders of the training and of the test images."""
+    folders = {x.name.lower(): Path(x) for x in _entries(directory) if x.is_dir()}
+    # Not what is the class of trains, as CIFAR-100 has one.
+    if _TRAIN in folders and any(x.is_dir() for x in _entries(folders[_TRAIN])):
+        return folders[_TRAIN], next((folders[x] for x in _TEST if x in folders), None)
+    if folders and folders.keys() <= {_TRAIN, *_TEST}:
+        raise UserError(
+            f"{directory} holds {' and '.join(sorted(folders))}, but no training images in class "
+            f"folders: put them into {directory / _TRAIN}/CLASS."
+        )
+    return directory, None
+
+
+def _class_folders(directory: Path) -> list[Path]:
+    found = []
+    for entry in _entries(directory):
+        path = Path(entry)
+        _refuse_link(entry)
+        if entry.is_dir():
+            found.append(path)
+        elif _is_image(path):
+            raise UserError(
+                f"{path} lies in no class folder: put the images of each class into a folder of "
+                "their own."
+            )
+    if not found:
+        raise UserError(
+            f"{directory} holds no class folders: put the images of each class into a folder of "
+            "their own, and these into one."
+        )
+    return found
+
+
+def _labelled(folders: list[Path], classes: tuple[str, ...]) -> tuple[ImageFile, ...]:
+    return tuple(
+        ImageFile(file, classes.index(folder.name))
+        for folder in folders
+        for file in _images(folder)
+    )
+
+
+def _images(folder: Path) -> list[Path]:
+    """The images of a class."""
+    found = []
+    for entry in _entries(folder):
+        path = Path(entry)
+        _refuse_link(entry)
+        if entry.is_dir():
+            raise UserError(f"{path} is a folder within a class folder: move its images out of it.")
+        if _is_image(path):
+            if not entry.is_file():
+                raise UserError(f"{path} is no file.")
+            found.append(path)
+    if not found:
+        raise UserError(f"{folder} holds no PNG, JPEG or WebP image: fill the folder or remove it.")
+    return found
+
+
+def _is_image(path: Path) -> bool:
+    suffix = path.suffix.lower()
+    if suffix in _NOT_READ:
+        raise UserError(f"{path} is not read: convert it to PNG, JPEG or WebP.")
+    return suffix in FORMATS
+
+
+def _refuse_link(entry: os.DirEntry[str]) -> None:
+    if entry.is_symlink():
+        raise UserError(f"{entry.path} is a symbolic link: put what it names in its place.")
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder, by name, but for what is hidden."""
+    try:
+        with os.scandir(folder) as entries:
+            visible = [x for x in entries if not x.name.startswith(".") and x.name != "__MACOSX"]
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read: {error.strerror}.") from None
+    return sorted(visible, key=lambda entry: entry.name)
