@@ -1,0 +1,1 @@
+"""What mkdocs needs to make the site of the repository's documents: hooks, styles, one extension."""
