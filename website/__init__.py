@@ -1,1 +1,1 @@
-"""What mkdocs needs to make the site of the repository's documents: hooks, styles, one extension."""
+"""What mkdocs needs to make a site of the repository's documents: hooks and styles."""

@@ -69,7 +69,8 @@ def resolve(config: TrainConfig) -> ResolvedConfig:
             in a folder cannot be read.
     """
     method, dataset = config.method, config.dataset
-    name = file_name(dataset, config.data_dir)
+    data_dir = None if config.data_dir is None else Path(config.data_dir)
+    name = file_name(dataset, data_dir)
     out = Path("runs", f"{name}-{config.model}-{method}-{config.seed}")
     spec = METHODS[method]
     defaults = {
@@ -79,7 +80,7 @@ def resolve(config: TrainConfig) -> ResolvedConfig:
         "curvature_every": _CURVATURE_EVERY.get(dataset, 1),
         "curvature_samples": _CURVATURE_SAMPLES.get(dataset, 512),
         "out": out,
-        "images": fingerprint(dataset, config.data_dir),
+        "images": fingerprint(dataset, data_dir),
     }
     given = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     filled: dict[str, Any] = defaults | {
