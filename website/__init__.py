@@ -1,1 +1,1 @@
-"""What mkdocs needs to make a site of the repository's documents: hooks and styles."""
+"""What makes the site of the documents: the hooks, styles and scripts that mkdocs.yml names."""

@@ -17,8 +17,8 @@ from jax.interpreters.partial_eval import dce_jaxpr
 from xsam_jax import _checks, _linalg
 from xsam_jax._xla.channels_last import channels_last, compiled_once
 
-# Parameters -> gradient of a scalar loss, a tree like the parameters.
 GradFn: TypeAlias = Callable[[chex.ArrayTree], chex.ArrayTree]
+"""Parameters -> gradient of a scalar loss, a tree like the parameters."""
 
 MASKED_NOTE = (
     "The transformation stands inside optax.masked or optax.partition, so it hands {name} "

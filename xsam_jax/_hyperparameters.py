@@ -14,6 +14,7 @@ from xsam_jax._checks import number
 
 Schedule = Callable[[chex.Numeric], chex.Numeric]
 ScalarOrSchedule: TypeAlias = float | chex.Array | Schedule
+"""A number, which may be traced, or an optax schedule, ``count -> number``."""
 
 # What rounding may make of a schedule that ends at a bound.
 _TOLERANCE = 1e-6

@@ -38,9 +38,13 @@ def friendly_sam(
     """F-SAM: SAM perturbed along the mini-batch's own noise, without the full gradient.
 
     With ``m`` the moving average of the gradients of the steps before, which stands for the full
-    gradient, the perturbation is ``rho * n / ||n||``, ``n = g - sigma * m``; then
-    ``m <- decay * m + (1 - decay) * g``. The first step has no ``m``: it is SAM's and sets
-    ``m = g``. The direction is the gradient at the perturbed parameters.
+    gradient, the perturbation is::
+
+        n = g - sigma * m
+        e = rho * n / ||n||
+
+    and then ``m <- decay * m + (1 - decay) * g``. The first step has no ``m``: it is SAM's and sets
+    ``m = g``. The direction is the gradient at ``w + e``.
 
     Args:
       rho: radius of the perturbation, >= 0, or a schedule ``count -> radius``.

@@ -20,9 +20,14 @@ def sam(
 ) -> optax.GradientTransformationExtraArgs:
     """Sharpness-Aware Minimization: the gradient at the worst point of a ball around the weights.
 
-    The perturbation is ``rho * g / ||g||`` (paper, Eq. 3), the direction the gradient there
-    (Eq. 4). With ``adaptive`` it is ASAM, whose ball is stretched by the size of every parameter:
-    ``rho * w**2 * g / ||w * g||``.
+    With ``g`` the gradient at ``w`` the perturbation is::
+
+        e = rho * g / ||g||     (Eq. 3)
+
+    and the direction the gradient at ``w + e`` (Eq. 4). With ``adaptive`` it is ASAM, whose ball is
+    stretched by the size of every parameter::
+
+        e = rho * w**2 * g / ||w * g||
 
     The perturbed parameters have the parameters' dtype. In bfloat16 rounding takes most of a small
     perturbation away: keep float32 parameters and cast them in the loss, which then sees all of the

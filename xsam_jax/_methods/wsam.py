@@ -38,8 +38,12 @@ def wsam(
     """WSAM: the loss plus a weighted sharpness, the rise of the loss within the ball.
 
     With ``g_adv`` the gradient at ``w + rho * g / ||g||`` and ``a = gamma / (1 - gamma)`` the
-    direction is ``a * g_adv + (1 - a) * g``; ``gamma = 1/2`` is SAM, ``gamma = 0`` the base
-    optimizer. This is the reference code's ``decouple=False``: the base optimizer sees the sum.
+    direction is::
+
+        d = a * g_adv + (1 - a) * g
+
+    ``gamma = 1/2`` is SAM, ``gamma = 0`` the base optimizer. This is the reference code's
+    ``decouple=False``: the base optimizer sees the sum.
 
     Args:
       rho: radius of the perturbation, >= 0, or a schedule ``count -> radius``.
@@ -84,7 +88,10 @@ def wsam_decoupled(
     """WSAM whose sharpness term is a plain gradient step beside the base optimizer.
 
     The base optimizer, with its momentum and decay, sees only ``g``; the sharpness term gets none
-    of them: ``update = base(g) - learning_rate * a * (g_adv - g)``, ``a = gamma / (1 - gamma)``.
+    of them. With ``eta`` the learning rate and ``a = gamma / (1 - gamma)`` the update is::
+
+        d = base(g) - eta * a * (g_adv - g)
+
     This is the form of the WSAM paper and its reference code's default.
 
     Args:
