@@ -16,7 +16,7 @@ needs_libtpu = pytest.mark.skipif(
 def mesh_of(
     *sizes: int, names: tuple[str, ...] = ("data",), kind: AxisType = AxisType.Auto
 ) -> Mesh:
-    """Skips the test where there are fewer devices: on a CPU tests/conftest.py asks for eight."""
+    """Make a mesh, or skip the test where there are fewer devices."""
     needed = math.prod(sizes)
     if needed > jax.device_count():
         pytest.skip(f"needs {needed} devices, and there are {jax.device_count()}")

@@ -1,4 +1,4 @@
-"""Tests of what one compiler does."""
+"""Marks for tests of what one compiler does."""
 
 import jax
 import pytest

@@ -32,7 +32,7 @@ def hyperparameters(method: str) -> dict[str, float]:
 
 
 def tree(prefix: str) -> dict[str, dict[str, chex.Array]]:
-    """The parameter tree stored under ``prefix``."""
+    """Read the parameter tree stored under ``prefix``."""
     return {
         layer: {
             leaf: jnp.asarray(arrays()[f"{prefix}/{layer}/{leaf}"]) for leaf in ("kernel", "bias")
@@ -69,7 +69,7 @@ def run(
     state: Any = None,
     **extra_args: Any,
 ) -> tuple[chex.ArrayTree, chex.ArrayTree]:
-    """Parameters and state after each step of ``tx``, stacked on a leading axis.
+    """Train with ``tx``; stack parameters and state after each step on a leading axis.
 
     A run may go on from step ``first``, with the parameters and the state before it.
     """
@@ -89,7 +89,7 @@ def run(
 
 
 def base(name: str, learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """The base optimizers "sgd" and "sgdm" of the reference."""
+    """Make the base optimizers "sgd" and "sgdm" of the reference."""
     if name == "sgd":
         return optax.sgd(learning_rate)
     return optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(learning_rate, momentum=0.9))

@@ -10,14 +10,14 @@ import numpy as np
 
 
 def hessian(spectrum: Sequence[float], seed: int = 0) -> tuple[chex.Array, chex.Array]:
-    """A matrix with the given eigenvalues, and its eigenvectors as columns."""
+    """Make a matrix with the given eigenvalues, and its eigenvectors as columns."""
     n = len(spectrum)
     vectors, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(n, n)))
     return jnp.asarray((vectors * np.asarray(spectrum)) @ vectors.T), jnp.asarray(vectors)
 
 
 def tree(flat: chex.Array, dtype: Any = None) -> dict[str, chex.Array]:
-    """A vector of length n as leaves of shapes [2, 1] and [n - 2]."""
+    """Divide a vector of length n into leaves of shapes [2, 1] and [n - 2]."""
     flat = jnp.asarray(flat, dtype)
     return {"a": flat[:2].reshape(2, 1), "b": flat[2:]}
 
@@ -39,5 +39,5 @@ def start(n: int, seed: int = 1, dtype: Any = None) -> dict[str, chex.Array]:
 
 
 def flat_steps(trees: dict[str, chex.Array]) -> chex.Array:
-    """Stacked trees as an array of flat vectors, one a row."""
+    """Flatten stacked trees into rows of an array."""
     return jax.vmap(flat)(trees)

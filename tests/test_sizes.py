@@ -25,7 +25,7 @@ START = np.array([1.0, -2.0, 0.5, 3.0, 0.1])
 
 
 def _from(start: chex.ArrayTree) -> Any:
-    """The state after a step whose eigenvector starts there."""
+    """Take a step whose eigenvector starts there, and return the state."""
     tx = xsam_jax.xsam(eigenvector=xsam_jax.power_iteration(iters=1, start=start))
     params, gradient = quadratic.start(5, dtype=jnp.float32), quadratic.grad_fn(MATRIX)
     return tx.update(gradient(params), tx.init(params), params, grad_fn=gradient)[1]
@@ -64,7 +64,7 @@ def test_a_start_that_float32_does_not_have() -> None:
 
 
 def _steps(method: Any, curvature: chex.Array, size: float) -> Any:
-    """All states of eight steps, of a curvature and parameters of two sizes."""
+    """Take eight steps with a curvature and parameters of these sizes; stack the states."""
     gradient = quadratic.grad_fn(curvature * MATRIX.astype(jnp.float32))
     points = size * np.random.default_rng(0).normal(size=(8, 5))
 

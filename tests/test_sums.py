@@ -27,7 +27,7 @@ def equal(number: float, *shape: int) -> Any:
 
 
 def in_a_loop(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The result of a second round, whose operands the compiler does not know."""
+    """Compute in the second round of a loop, whose operands the compiler does not know."""
 
     def looped(*args: Any) -> Any:
         shape = jax.eval_shape(function, *args)

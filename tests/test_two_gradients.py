@@ -171,7 +171,7 @@ def two_steps(
     gradient: Callable[[chex.ArrayTree], chex.ArrayTree],
     params: chex.ArrayTree,
 ) -> tuple[chex.ArrayTree, Any]:
-    """Parameters and state after two steps."""
+    """Take two steps; return parameters and state."""
 
     def step(carry: Any, _: None) -> tuple[Any, None]:
         params, state = carry
@@ -185,7 +185,7 @@ def two_steps(
 def on_two_devices(
     tx: optax.GradientTransformationExtraArgs, style: str
 ) -> tuple[chex.ArrayTree, Any]:
-    """The same of two devices with half a mini-batch each.
+    """Take `two_steps` on two devices with half a mini-batch each.
 
     ``unchecked``: without ``check_vma`` a gradient is the device's own. ``cast``: with it, because
     the parameters are cast. ``summed``: with it, JAX adds the devices' gradients up. ``averaged``:
@@ -217,7 +217,7 @@ def on_two_devices(
 
 @functools.cache
 def on_one_device(method: str) -> tuple[chex.ArrayTree, Any]:
-    """The same of one device with the whole mini-batch."""
+    """Take `two_steps` on one device with the whole mini-batch."""
     x, y = problem_a.minibatch(0)
     gradient = jax.grad(lambda params: problem_a.loss(params, x, y))
     steps = functools.partial(two_steps, METHODS[method](), gradient)

@@ -20,7 +20,7 @@ Loss = Callable[[Any], chex.Array]
 
 
 def with_spectrum(spectrum: Any, dtype: Any = jnp.float64, *, rotate: bool = True) -> chex.Array:
-    """A symmetric matrix with these eigenvalues."""
+    """Make a symmetric matrix with these eigenvalues."""
     spectrum = np.asarray(spectrum, np.float64)
     if not rotate:
         return jnp.diag(jnp.asarray(spectrum, dtype))
@@ -30,7 +30,7 @@ def with_spectrum(spectrum: Any, dtype: Any = jnp.float64, *, rotate: bool = Tru
 
 
 def quadratic(matrix: chex.Array) -> Callable[[chex.Array], chex.Array]:
-    """The gradient of ``w.T matrix w / 2``."""
+    """Make the gradient function of ``w.T matrix w / 2``."""
     return lambda w: matrix @ w
 
 
@@ -71,14 +71,14 @@ def convnet() -> tuple[Loss, dict[str, chex.Array]]:
 
 @functools.cache
 def problem(net: Callable[[], tuple[Loss, Any]]) -> tuple[Loss, Any, np.ndarray]:
-    """Loss, parameters and dense Hessian of a net."""
+    """Make the loss, parameters and dense Hessian of a net."""
     loss, params = net()
     flat, unravel = ravel_pytree(params)
     return loss, params, np.asarray(jax.jit(jax.hessian(lambda w: loss(unravel(w))))(flat))
 
 
 def flat_rows(vectors: Any) -> chex.Array:
-    """The [k, size] matrix of a tree with a leading axis k."""
+    """Flatten a tree with a leading axis k into a matrix [k, size]."""
     return jnp.concatenate([x.reshape(len(x), -1) for x in jax.tree.leaves(vectors)], axis=1)
 
 

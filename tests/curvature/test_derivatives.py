@@ -23,7 +23,7 @@ BOTH = pytest.mark.parametrize("derivative", [jax.jacfwd, jax.jacrev])
 
 
 def inputs(dtype: Any = jnp.float64) -> Inputs:
-    """Parameters, four examples and a decay, which is an eigenvalue eight times."""
+    """Make parameters, four examples and a decay, which is an eigenvalue of multiplicity eight."""
     params = {name: jnp.asarray(leaf, dtype) for name, leaf in POINT.items()}
     return params, jnp.asarray(DATA, dtype), jnp.asarray(0.1, dtype)
 

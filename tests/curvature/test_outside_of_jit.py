@@ -32,7 +32,7 @@ MEASURES: dict[str, Callable[[Any, chex.Array], chex.ArrayTree]] = {
 
 
 class Model:
-    """A loss that reads what its owner may change."""
+    """A loss whose result depends on a field that may change."""
 
     def __init__(self) -> None:
         self.data: Any = jnp.asarray(BATCHES)
@@ -49,7 +49,7 @@ class Model:
 
 @pytest.fixture
 def compilations() -> Any:
-    """A list with an entry for each compilation."""
+    """Record each compilation as an entry of a list."""
     found: list[str] = []
 
     def listen(event: str, duration: float, **_: Any) -> None:

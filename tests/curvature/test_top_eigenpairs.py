@@ -285,7 +285,7 @@ class TestTopEigenpairs:
 
 @functools.cache
 def _sharding_problem() -> tuple[Any, dict[str, chex.Array], curvature.Eigenpairs]:
-    """The search for two eigenpairs, its parameters, and its result for unsharded parameters."""
+    """Make a search for two eigenpairs, its parameters, and its result without sharding."""
     keys = jax.random.split(KEY, 3)
     params = {
         "a": jax.random.normal(keys[0], (16, 3)),

@@ -1,1 +1,1 @@
-"""What README and docs say, against the files that it was measured into."""
+"""Tests of README and docs: their tables are current and their examples run."""

@@ -30,7 +30,7 @@ def norm(tree: Any) -> float:
 
 
 def along(tree: Any, other: Any) -> float:
-    """The share of ``other`` that ``tree`` has of it."""
+    """Compute the component of ``tree`` along ``other``, in units of ``other``."""
     return float(optax.tree.vdot(tree, other)) / norm(other) ** 2
 
 
@@ -59,7 +59,7 @@ def in_float32(params: Params, x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def in_bfloat16(params: Params, x: jax.Array, y: jax.Array) -> jax.Array:
-    """The weights cast at their use."""
+    """Compute the loss with weights cast to bfloat16 where they are used."""
     x = x.astype(jnp.bfloat16)
     for w in params[:-1]:
         x = jax.nn.relu(x @ w.astype(jnp.bfloat16))
@@ -67,7 +67,7 @@ def in_bfloat16(params: Params, x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def float32_products(params: Params, x: jax.Array, y: jax.Array) -> jax.Array:
-    """Activations in bfloat16, the weights as they are."""
+    """Compute the loss with bfloat16 activations and float32 weights."""
     x = x.astype(jnp.bfloat16)
     for w in params[:-1]:
         x = jax.nn.relu((x.astype(jnp.float32) @ w).astype(jnp.bfloat16))
@@ -75,7 +75,7 @@ def float32_products(params: Params, x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def stochastically(params: Params, seed: int) -> Params:
-    """To bfloat16, up or down by chance, in the mean to the number itself."""
+    """Round to bfloat16, up or down by chance, so that the mean is the number itself."""
     rounded = []
     for w, key in zip(params, jax.random.split(jax.random.key(seed), len(params)), strict=True):
         low = jax.random.randint(key, w.shape, 0, 1 << 16, jnp.uint32)
@@ -85,7 +85,7 @@ def stochastically(params: Params, seed: int) -> Params:
 
 
 def trained() -> tuple[Params, jax.Array, jax.Array]:
-    """An MLP after 30 steps, and its images and labels."""
+    """Train an MLP for 30 steps; return it with its images and labels."""
     images, labels = load_digits(return_X_y=True)
     x, y = jnp.asarray(images / 16, jnp.float32), jnp.asarray(labels)
     keys, sizes = jax.random.split(jax.random.key(0), 3), (64, WIDTH, WIDTH, 10)
@@ -111,7 +111,7 @@ Seen = tuple[Any, Any]  # the perturbation as the loss sees it, and what it does
 def second_gradient(
     loss: Callable[..., Any], params: Params, *batch: jax.Array, rho: float = RHO
 ) -> Seen:
-    """By `sam`, with its perturbed parameters."""
+    """Compute what `sam` perturbs the parameters by, and the change of the gradient there."""
     seen: list[Params] = []
     gradient = jax.jit(jax.grad(loss))
     g, tx = gradient(params, *batch), sam(rho)
@@ -126,7 +126,7 @@ def second_gradient(
 
 
 def measure() -> dict[str, list[float]]:
-    """Of each way of computing, means over batches.
+    """Measure each way of computing, as means over batches.
 
     The perturbation's size, its part along the true one, and part and cosine of ``g_adv - g``.
     """
@@ -161,7 +161,7 @@ def test_a_small_perturbation_of_many_numbers() -> None:
     rho = 0.05 / 10**0.5
 
     def rounded(dtype: Any, in_loss: Any) -> tuple[float, float, float]:
-        """Norm, share along the gradient, and part of the coordinates that move."""
+        """Measure the norm, the share along the gradient, and the part of coordinates that move."""
         keys = jax.random.split(jax.random.key(0))
         w, g = (jax.random.normal(key, (10**6,), jnp.float32) for key in keys)
         w, g = (0.03 * w).astype(dtype), g.astype(dtype)

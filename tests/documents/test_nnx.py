@@ -23,7 +23,7 @@ def as_users_do() -> Any:
 
 
 def recipe() -> dict[str, Any]:
-    """What the block of the recipes defines, its loop left out."""
+    """Run the block of the recipes without its loop, and return what it defines."""
     text = (ROOT / "docs" / "recipes" / "flax.md").read_text().split("**NNX.**")[1]
     block = text.split("```python\n")[1].split("```")[0]
     namespace: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Where optax and flax promote dtypes implicitly, their callers have to let them."""
+"""Allows implicit promotion of dtypes where optax and flax need it."""
 
 from collections.abc import Iterator
 

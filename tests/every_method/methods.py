@@ -25,7 +25,7 @@ LEARNING_RATE = 0.1
 
 
 class Method(NamedTuple):
-    """A row: how a method is made and what it needs.
+    """A row of the table: how a method is made and what it needs.
 
     Attributes:
       factory: of the hyperparameters; if ``wraps_base``, of the base optimizer and its learning
@@ -45,7 +45,7 @@ class Method(NamedTuple):
     def transformation(
         self, base: optax.GradientTransformation | None = None, **changes: chex.Numeric
     ) -> optax.GradientTransformationExtraArgs:
-        """The method without a base optimizer, unless it wraps one: by default plain descent."""
+        """Make the method alone, or around its base optimizer, by default plain descent."""
         base = optax.sgd(LEARNING_RATE) if base is None else base
         wrapped = (base, LEARNING_RATE) if self.wraps_base else ()
         return self.factory(*wrapped, **(self.hyperparameters | changes))
@@ -53,7 +53,7 @@ class Method(NamedTuple):
     def optimizer(
         self, base: optax.GradientTransformation | None = None, **changes: chex.Numeric
     ) -> optax.GradientTransformationExtraArgs:
-        """The method with a base optimizer, by default plain descent."""
+        """Make the method with a base optimizer, by default plain descent."""
         method = self.transformation(base, **changes)
         if self.wraps_base:
             return method

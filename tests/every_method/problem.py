@@ -28,7 +28,7 @@ def init(dtype: Any = jnp.float64) -> chex.ArrayTree:
 
 
 def batch(k: chex.Numeric) -> Batch:
-    """The mini-batch of step ``k``."""
+    """Draw the mini-batch of step ``k``."""
     return jnp.asarray(X)[k], jnp.asarray(Y)[k]
 
 
@@ -61,7 +61,7 @@ def train(
     steps: Sequence[int] = range(STEPS),
     **extra_args: Any,
 ) -> tuple[chex.ArrayTree, chex.ArrayTree]:
-    """Parameters and state after each step, stacked on a leading axis."""
+    """Train, and stack parameters and state after each step on a leading axis."""
     params = init() if params is None else params
     state = tx.init(params) if state is None else state
 
@@ -75,13 +75,13 @@ def train(
 
 @functools.cache
 def undisturbed(name: str) -> tuple[chex.ArrayTree, chex.ArrayTree]:
-    """How the method with plain descent trains when nothing else is done to it."""
+    """Train the method with plain descent and nothing else."""
     return train(METHODS[name].optimizer())
 
 
 @functools.cache
 def stepper(name: str) -> Callable[..., tuple[chex.ArrayTree, chex.ArrayTree]]:
-    """``(params, state, k) -> (params, state)``, a compiled step of the method."""
+    """Compile a step of the method: ``(params, state, k) -> (params, state)``."""
     return jax.jit(functools.partial(step, METHODS[name].optimizer()))
 
 
@@ -101,7 +101,7 @@ def init_by_hand(name: str) -> chex.ArrayTree:
 def direct(
     name: str, gradient: chex.ArrayTree, params: chex.ArrayTree, state: chex.ArrayTree, k: int
 ) -> tuple[chex.ArrayTree, chex.ArrayTree, chex.ArrayTree]:
-    """What the method gives to the base optimizer, what it adds to its update, and its state."""
+    """Call the method alone: its direction, what it adds to the base's update, and its state."""
     direction, state = _update(name)[1](gradient, params, state, k)
     if METHODS[name].wraps_base:
         return gradient, jax.tree.map(jnp.subtract, direction, gradient), state
@@ -112,7 +112,7 @@ gradient = jax.jit(lambda params, k: grad_fn(k)(params))
 
 
 def descend(memory: Any, direction: chex.ArrayTree, params: Any, k: int) -> tuple[Any, Any]:
-    """The rule of plain gradient descent."""
+    """Plain gradient descent as a rule for `train_by_hand`."""
     return memory, jax.tree.map(lambda d: -LEARNING_RATE * d, direction)
 
 
@@ -122,7 +122,7 @@ def train_by_hand(
     memory: Any = None,
     before: Callable[[chex.ArrayTree, chex.ArrayTree], chex.ArrayTree] = lambda g, w: g,
 ) -> chex.ArrayTree:
-    """Parameters after each step with a base optimizer written out as ``rule``.
+    """Train with a base optimizer that is written out as ``rule``.
 
     ``before(gradient, params)`` is the gradient that the method is given.
     """
@@ -142,7 +142,7 @@ def stack(trees: Sequence[chex.ArrayTree]) -> chex.ArrayTree:
 
 
 def at(k: int, trees: chex.ArrayTree) -> chex.ArrayTree:
-    """The ``k``-th of stacked trees."""
+    """Take the ``k``-th of stacked trees."""
     return jax.tree.map(lambda leaf: leaf[k], trees)
 
 

@@ -44,14 +44,14 @@ class Counted:
         self.gradient = counted
 
     def take(self) -> dict[str, int]:
-        """The counts since the last time."""
+        """Return the counts since the last call."""
         jax.effects_barrier()
         counts, self.executed = dict(self.executed), Counter()
         return counts
 
 
 def per_step(tx: optax.GradientTransformationExtraArgs) -> list[dict[str, int]]:
-    """Counts of each step: the caller's own gradient, and those within ``update``."""
+    """Count the gradients of each step: the caller's own, and those within ``update``."""
     counted = Counted(grad_fn(0))
 
     @jax.jit

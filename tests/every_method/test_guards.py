@@ -50,7 +50,7 @@ guarded = pytest.mark.parametrize(
 
 
 def poisoned_update(tx: Any) -> Update:
-    """``(state, first, second) -> tx's update``: factors on one leaf of each gradient."""
+    """Make an update ``(state, first, second)`` whose gradients have these factors on one leaf."""
     params = init()
 
     def poisoned(gradient: chex.ArrayTree, factor: chex.Numeric) -> chex.ArrayTree:
@@ -70,7 +70,7 @@ def finite(tree: chex.ArrayTree) -> bool:
 
 
 def inner_state(guard_state: Any) -> Any:
-    """That of the transformation inside of a guard."""
+    """Take the state of the transformation inside of a guard."""
     if isinstance(guard_state, optax.MultiStepsState):
         return guard_state.inner_opt_state
     return guard_state.inner_state

@@ -88,7 +88,7 @@ def test_multi_steps(name: str) -> None:
 
 @functools.cache
 def kernel_by_hand(name: str) -> chex.ArrayTree:
-    """The trajectory when the method knows nothing but the kernel and the bias descends plainly."""
+    """Train with the method on the kernel alone, and plain descent on the bias."""
     tx = METHODS[name].optimizer()
 
     @jax.jit

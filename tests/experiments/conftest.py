@@ -11,13 +11,13 @@ Fails = Callable[[Callable[[], None], list[str]], str]
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """The library's coverage is that of its own tests, and measuring takes time."""
+    """Leave the programs' tests out of the library's coverage; measuring takes time."""
     item.add_marker(pytest.mark.no_cover)
 
 
 @pytest.fixture
 def fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Fails:
-    """Runs a command that must end with status 2 and one line on stderr, which it returns."""
+    """Run a command that must end with status 2 and one line on stderr; return the line."""
 
     def run(main: Callable[[], None], arguments: list[str]) -> str:
         monkeypatch.setattr(sys, "argv", ["program", *arguments])
@@ -34,7 +34,7 @@ def fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The processes that the tests start compile the same programs: they keep them here."""
+    """Keep compiled programs for the processes that the tests start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
@@ -43,6 +43,6 @@ def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A data set that is missing stays missing: neither the network nor the home is looked at."""
+    """Look for data sets neither on the network nor in the home folder."""
     monkeypatch.setattr(tfds_source, "reachable", lambda url: False)
     monkeypatch.setenv("TFDS_DATA_DIR", "no-such-directory")

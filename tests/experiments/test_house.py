@@ -20,7 +20,7 @@ def room_of(file: Path) -> str:
 
 
 def imported(file: Path) -> set[str]:
-    """The rooms and programs from which a file imports."""
+    """List the rooms and programs from which a file imports."""
     nodes = list(ast.walk(ast.parse(file.read_text())))
     names = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
     names += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]

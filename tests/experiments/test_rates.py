@@ -16,7 +16,7 @@ CONFIG = RatesConfig(tasks=("digits",), methods=("sam", "xsam"), seeds=(0, 1))
 
 
 def lines(config: RatesConfig, at: dict[str, float]) -> list[Line]:
-    """Every run of a study, the best one at a rate of each method's own."""
+    """Make every run of a study; each method has another best rate."""
     return [
         {
             "key": run.key,

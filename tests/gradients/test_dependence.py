@@ -21,7 +21,7 @@ CURVATURES = np.arange(1.0, 4.0)
 
 
 def method(name: str) -> Any:
-    """A row of the table, before a learning rate where it is no whole optimizer."""
+    """Make a method of the table, before a learning rate where it is no whole optimizer."""
     row = METHODS[name]
     base = (optax.sgd(1.0), 1.0) if row.wraps_base else ()
     return row.factory(*base, **row.hyperparameters)

@@ -45,12 +45,12 @@ def penalised(params: Tree, x: chex.Array) -> chex.Array:
 
 
 def constant(params: Tree, x: chex.Array | None = None) -> chex.Array:
-    """Of the same examples on every device."""
+    """Make a gradient of the same examples on every device."""
     return loss(params, jnp.asarray(X))
 
 
 def cast(leaf: chex.Array, axis: Any = "data") -> chex.Array:
-    """Not again what varies already, as perturbed parameters do with ``per_device=True``."""
+    """Cast a tree to vary over an axis, where it does not vary already."""
     axes = {axis} if isinstance(axis, str) else {*axis}
     missing = tuple(axes - jax.typeof(leaf).manual_axis_type.varying)
     varying: chex.Array = lax.pcast(leaf, missing, to="varying") if missing else leaf

@@ -15,7 +15,7 @@ Vector = NDArray[np.generic]
 
 
 def flat(prefix: str) -> Vector:
-    """The parameters stored under ``prefix``, one after the other; steps stay the first axis."""
+    """Flatten the parameters stored under ``prefix``; steps stay the first axis."""
     leaves = [
         problem_a.arrays()[f"{prefix}/{layer}/{leaf}"]
         for layer in problem_a.LAYERS
@@ -26,7 +26,7 @@ def flat(prefix: str) -> Vector:
 
 
 def gradient(w: Vector, step: int) -> Vector:
-    """Of the mean cross-entropy of the step's mini-batch, by backpropagation."""
+    """Compute the gradient of the mini-batch's mean cross-entropy by backpropagation."""
     x = problem_a.arrays()["data/x"][step % problem_a.MINIBATCHES]
     y = problem_a.arrays()["data/y"][step % problem_a.MINIBATCHES]
     sizes = (10, 16, 16, 4)
@@ -48,7 +48,7 @@ def gradient(w: Vector, step: int) -> Vector:
 
 
 def trajectory(method: str, base: str) -> Vector:
-    """The parameters after each step of one of X-SAM's readings, [steps, parameters]."""
+    """Train by one of X-SAM's readings; parameters after each step, [steps, parameters]."""
     h = problem_a.hyperparameters(method)
     momentum, decay = {"sgd": (0.0, 0.0), "sgdm": (0.9, 5e-4)}[base]
     w, v0, velocity, found = flat("init"), flat("v0"), 0.0, []

@@ -25,7 +25,7 @@ def dot(a: chex.ArrayTree, b: chex.ArrayTree) -> chex.Array:
 
 
 def add(*terms: Any) -> chex.ArrayTree:
-    """The sum of (coefficient, tree), ..."""
+    """Add up ``coefficient * tree`` of several pairs."""
     return jax.tree.map(
         lambda *leaves: sum(c * leaf for (c, _), leaf in zip(terms, leaves, strict=True)),
         *(tree for _, tree in terms),
@@ -41,7 +41,7 @@ def times(a: chex.ArrayTree, b: chex.ArrayTree) -> chex.ArrayTree:
 
 
 class Step(NamedTuple):
-    """What a formula may use; ``v`` and ``mean`` are those that the state holds before it."""
+    """What a formula may use of a step; ``v`` and ``mean`` are from the state before it."""
 
     w: chex.ArrayTree
     g: chex.ArrayTree  # of all examples, or in a perturbation of one shard's
@@ -99,7 +99,7 @@ METHODS = {
 def on_devices(
     tx: optax.GradientTransformationExtraArgs, steps: int = STEPS
 ) -> Callable[[], tuple[chex.ArrayTree, Any]]:
-    """Parameters before each step and states after it, as every device has them."""
+    """Train on devices: parameters before each step, states after it, of every device."""
     mesh = mesh_of(DEVICES)
 
     def run(x: chex.Array, y: chex.Array) -> Any:

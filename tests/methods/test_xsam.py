@@ -21,7 +21,7 @@ SPECTRUM = [5.0, 3.0, 1.0, 0.5, -1.0]
 
 
 def _negated(tracker: Any) -> Any:
-    """The same tracker with the other sign of the eigenvector."""
+    """Change the sign of a tracker's eigenvector."""
 
     def before(*args: Any) -> Any:
         pair = tracker.before(*args)
@@ -71,7 +71,7 @@ def test_alpha_zero_unnormalized_is_sam() -> None:
 def _both_readings(
     params: chex.ArrayTree, v: chex.ArrayTree, rho: chex.Array, alpha: chex.Array
 ) -> dict[tuple[str, int], chex.Array]:
-    """Directions of both readings for both signs of the eigenvector."""
+    """Compute the directions of both readings for both signs of the eigenvector."""
     matrix, _ = quadratic.hessian(SPECTRUM)
     tracker = xsam_jax.power_iteration(iters=3, start=v)
     return {

@@ -1,4 +1,4 @@
-"""Functions with derivatives in closed form, and what else the theorems' tests share."""
+"""Functions with derivatives in closed form, and other helpers of the theorems' tests."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -94,7 +94,7 @@ def leading_eigenpair(matrix: chex.Array) -> tuple[float, np.ndarray]:
 
 
 def order_of(sizes: np.ndarray, remainders: np.ndarray) -> float:
-    """The exponent p of ``remainders ~ sizes**p``."""
+    """Fit the exponent p of ``remainders ~ sizes**p``."""
     return float(np.polyfit(np.log(sizes), np.log(np.abs(remainders)), 1)[0])
 
 
@@ -109,7 +109,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 @partial(jax.jit, static_argnames="correction")
 def corrected(grads: chex.Array, v: np.ndarray, alpha: float, correction: Any) -> chex.Array:
-    """X-SAM's direction for the same gradient everywhere and the eigenvector ``v``."""
+    """Compute X-SAM's direction for a constant gradient and the eigenvector ``v``."""
     # Between equal gradients Oja's rule has no product, and leaves the vector as it is.
     method = xsam_jax.xsam(
         0.1, alpha, eigenvector=xsam_jax.oja(), correction=correction, normalize=False

@@ -92,7 +92,7 @@ class TestOperator:
 
 
 def step_size(f: Cosines, w: chex.Array, sigma: float, steps: int) -> tuple[float, float, float]:
-    """Theorem 5.1's ``(eta, beta, Delta)``, with upper bounds of the last two."""
+    """Compute Theorem 5.1's ``(eta, beta, Delta)``, with upper bounds of the last two."""
     beta, delta = f.bound(2), float(f.loss(w)) + f.bound(0)
     noise = math.sqrt(delta / (beta * sigma**2 * steps)) if sigma else math.inf
     return min(1 / (2 * beta), noise), beta, delta
@@ -111,7 +111,7 @@ def squared_gradients(
     alpha: float,
     rho: float,
 ) -> chex.Array:
-    """||grad f(x_t)||^2 and f(x_t), [steps, 2], along X-SAM with noise of variance sigma^2.
+    """Run X-SAM with noise of variance sigma^2: ||grad f(x_t)||^2 and f(x_t), [steps, 2].
 
     The perturbation comes from the exact gradient, so that it is independent of the noise, as the
     theorem assumes. The eigenvector is that of each step, by power iteration from ``v``.

@@ -30,7 +30,7 @@ def gap(h: np.ndarray) -> float:
 
 
 def first_order(h: np.ndarray, d: np.ndarray) -> float:
-    """``lambda_1(H) + v_1.T D v_1``."""
+    """Estimate the eigenvalue to first order: ``lambda_1(H) + v_1.T D v_1``."""
     top, v = leading_eigenpair(h)
     return top + float(v @ d @ v)
 
@@ -41,7 +41,7 @@ def printed_remainder(h: np.ndarray, s: float) -> float:
 
 @st.composite
 def perturbed(draw: st.DrawFn, largest: float) -> tuple[np.ndarray, np.ndarray, float]:
-    """H, D and s = ||D||, s below ``largest`` times the gap; D is random, or -s v_1 v_1.T."""
+    """Draw H, D and s = ||D|| below ``largest`` times the gap; D is random, or -s v_1 v_1.T."""
     rng = np.random.default_rng(draw(st.integers(0, 10_000)))
     size = draw(st.integers(2, 8))
     # Shifts make H definite, and of a norm from half its gap to many times it.

@@ -23,7 +23,7 @@ ETAS = np.geomspace(1e-4, 1e-2, 6)
 
 
 def eigenvalue_change(valley: Valley, step: np.ndarray) -> float:
-    """The change of lambda_1 by a step from the origin."""
+    """Compute the change of lambda_1 by a step from the origin."""
     return leading_eigenpair(valley.hessian(step))[0] - valley.top
 
 

@@ -16,7 +16,7 @@ from tests import quadratic
 def _track(
     spectrum: list[float], steps: int, rate: float = 0.3, tx_fn: Callable[..., Any] = xsam_jax.xsam
 ) -> tuple[Any, chex.Array]:
-    """States while the parameters are drawn anew at each step, as mini-batches would move g."""
+    """Track while the parameters are drawn anew at each step, as mini-batches would move g."""
     matrix, vectors = quadratic.hessian(spectrum)
     gradient = quadratic.grad_fn(matrix)
     tx = tx_fn(eigenvector=xsam_jax.oja(rate))

@@ -18,7 +18,7 @@ GRADIENT = quadratic.grad_fn(MATRIX)
 
 
 def trajectory(tracker: Tracker, method: Any = xsam_jax.xsam, compiled: bool = True) -> Any:
-    """Parameters and states of ten steps."""
+    """Take ten steps; return parameters and states."""
     tx = optax.chain(method(eigenvector=tracker), optax.sgd(0.1))
 
     def step(carry: Any, _: None) -> Any:
@@ -38,7 +38,7 @@ def trajectory(tracker: Tracker, method: Any = xsam_jax.xsam, compiled: bool = T
 
 
 def one_product(step: Ascent, pair: Eigenpair, count: chex.Array) -> Eigenpair:
-    """Power iteration of one product a refresh, from the gradient on."""
+    """Power iteration with one product a refresh, which starts from the gradient."""
     v = optax.tree.where(count == 0, step.grads, pair.vector)
     v = optax.tree.scale(1 / optax.tree.norm(v), v)
     product = step.hvp(step.params, v)
@@ -57,7 +57,7 @@ def test_power_iteration_written_anew(method: Any) -> None:
 
 
 def oja(rate: float, with_projection: bool = False) -> Tracker:
-    """`xsam_jax.oja`'s vector, and no eigenvalue."""
+    """A tracker with `xsam_jax.oja`'s vector and no eigenvalue."""
 
     def after(step: Descent, pair: Eigenpair) -> tuple[Eigenpair, Any]:
         (scale, tree), product = xsam_jax.free_product(step)

@@ -16,7 +16,7 @@ from tests.meshes import mesh_of
 
 
 def _run(spectrum: list[float], steps: int = 1, **arguments: Any) -> tuple[Any, chex.Array]:
-    """States after each step at a standstill, and the eigenvectors."""
+    """Track at fixed parameters: states after each step, and the true eigenvectors."""
     matrix, vectors = quadratic.hessian(spectrum)
     params, gradient = quadratic.start(len(spectrum)), quadratic.grad_fn(matrix)
     tx = xsam_jax.xsam(eigenvector=xsam_jax.power_iteration(**arguments))
@@ -174,7 +174,7 @@ def test_the_refresh_is_a_branch_and_its_iterations_one_loop() -> None:
     without = program(refresh=False)
 
     def branches(program: str) -> int:
-        """But for those between platforms, of which the compiler takes one."""
+        """Count branches, but for those between platforms, of which the compiler takes one."""
         return program.count("cond[") - program.count("platform_index[")
 
     assert branches(with_refresh) == branches(without) + 1
@@ -206,7 +206,7 @@ def test_on_a_mesh_only_scalars_travel() -> None:
 
 
 def _compiled(every: int, iters: int) -> Any:
-    """The compiled step of a deep network whose activations outweigh its parameters."""
+    """Compile a step of a deep network whose activations outweigh its parameters."""
     weights = list(jax.random.normal(jax.random.key(0), (12, 16, 16)) / 4)
     inputs = jnp.ones((512, 16))
     tracker = xsam_jax.power_iteration(every=every, iters=iters)

@@ -57,7 +57,7 @@ def test_every_does_not_count() -> None:
 
 
 class _Once:
-    """A step of X-SAM on a quadratic, whose products are counted as they are traced."""
+    """A step of X-SAM on a quadratic that counts its products as they are traced."""
 
     def __init__(self, **options: Any) -> None:
         self.tx = xsam_jax.xsam(**options)

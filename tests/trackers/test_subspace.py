@@ -24,7 +24,7 @@ def _points(size: int, steps: int) -> chex.Array:
 def _track(
     matrices: chex.Array, points: chex.Array, tx_fn: Callable[..., Any] = xsam_jax.xsam, **kw: Any
 ) -> Any:
-    """States of the tracker, of a matrix and a point each step."""
+    """Track through steps with a matrix and a point each; return the states."""
     matrices = jnp.broadcast_to(matrices, (len(points), *matrices.shape[-2:]))
     return _states(tx_fn, tuple(kw.items()))(matrices, points)
 
@@ -50,7 +50,7 @@ def _states(tx_fn: Callable[..., Any], options: tuple[tuple[str, Any], ...]) -> 
 def _reference(
     matrix: np.ndarray, points: np.ndarray, size: int, decay: float, ridge: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The docstring's equations with dense matrices: eigenvectors, one a row, and eigenvalues."""
+    """Compute the docstring's equations with dense matrices: eigenvectors as rows, eigenvalues."""
     basis = np.zeros((len(matrix), 0))
     responses = covariance = np.zeros((0, 0))
     value, vectors, values = 0.0, [], []
@@ -127,7 +127,7 @@ def test_half_the_error_of_oja_on_noisy_batches() -> None:
 
 
 def _gram(states: Any) -> np.ndarray:
-    """Inner products of the basis' vectors with each other at every step."""
+    """Compute the inner products of the basis' vectors with each other at every step."""
     trees = (states.eigenvector, *states.memory.others)
     basis = np.stack([quadratic.flat_steps(tree) for tree in trees])
     return np.einsum("itk,jtk->tij", basis, basis)

@@ -1,4 +1,4 @@
-"""What trackers share."""
+"""What all trackers share: refreshes that are lost, vmap, the state."""
 
 import functools
 from typing import Any
@@ -15,7 +15,7 @@ from tests import quadratic
 
 
 def _refreshes(every: int, factors: chex.Array) -> list[int]:
-    """The steps with a new eigenvector, where step k's first gradient has been multiplied."""
+    """Find the steps with a new eigenvector, where step k's first gradient is multiplied."""
     matrix, _ = quadratic.hessian([4.0, 3.9, 3.8, 3.7])
     params, gradient = quadratic.start(4), quadratic.grad_fn(matrix)
     # A cold start from random vectors: a refresh is seen by a new vector.

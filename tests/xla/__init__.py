@@ -1,1 +1,1 @@
-"""Tests of what the compiler is told: the same numbers, in less time and memory."""
+"""Tests of rewritten functions: the same numbers, in less time and memory."""

@@ -20,7 +20,7 @@ GradFn = Callable[[chex.Array], chex.Array]
 
 
 def planned(step: Callable[[GradFn, chex.Array, Any], chex.ArrayTree], state: Any = None) -> int:
-    """Bytes that a step needs beside its arguments; the network's blocks are a scan."""
+    """Ask the compiler how many bytes a step needs; the network's blocks are a scan."""
     blocks, inputs = jax.random.normal(jax.random.key(0), (12, 16, 16)) / 4, jnp.ones((512, 16))
 
     def loss(blocks: chex.Array) -> chex.Array:

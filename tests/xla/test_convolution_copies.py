@@ -38,7 +38,7 @@ def _product(kernels: Kernels, images: chex.Array) -> Kernels:
 
 
 def _planned(fn: Callable[..., Any], *args: Any) -> int:
-    """Bytes beside arguments and result."""
+    """Ask the compiler how many bytes a function needs beside arguments and result."""
     size: int = jax.jit(fn).lower(*args).compile().memory_analysis().temp_size_in_bytes
     return size
 

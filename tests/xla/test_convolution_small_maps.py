@@ -38,13 +38,13 @@ def _draw(*shape: int, dtype: Any = jnp.float64) -> chex.Array:
 def _operands(
     convolve: Convolve, pixels: tuple[int, ...], window: tuple[int, ...], images: int, **draw: Any
 ) -> list[chex.Array]:
-    """Images, a kernel and a cotangent."""
+    """Draw images, a kernel and a cotangent."""
     x, kernel = _draw(images, *pixels, 3, **draw), _draw(*window, 3, 4, **draw)
     return [x, kernel, _draw(*jax.eval_shape(convolve, x, kernel).shape, **draw)]
 
 
 def _all_three(convolve: Convolve) -> Gradients:
-    """The layer, its input's gradient and its kernel's."""
+    """Compute a layer, its input's gradient and its kernel's gradient."""
 
     def gradients(x: chex.Array, kernel: chex.Array, cotangent: chex.Array) -> Any:
         out, pull = jax.vjp(convolve, x, kernel)

@@ -16,7 +16,7 @@ from tests.meshes import mesh_of
 
 
 def _kernel_gradient(x: chex.Array, cotangent: chex.Array, **params: Any) -> chex.Array:
-    """Of a 3x3 convolution; every number of it sums the batch's pixels."""
+    """Compute the kernel's gradient of a 3x3 convolution, which sums the batch's pixels."""
     channels = x.shape[-1] // params.get("feature_group_count", 1)
     kernel = jnp.zeros((3, 3, channels, cotangent.shape[-1]), x.dtype)
     numbers = ("NHWC", "HWIO", "NHWC")
@@ -30,7 +30,7 @@ def _images(batch: int, dtype: Any, pixels: tuple[int, int] = (28, 28)) -> list[
 
 
 def _parts(jaxpr: Any) -> list[int]:
-    """The numbers of parts in which sums are computed."""
+    """List in how many parts each sum is computed."""
     lengths = [eqn.params["length"] for eqn in jaxpr.eqns if eqn.primitive.name == "scan"]
     inner = (inner for eqn in jaxpr.eqns for inner in core.jaxprs_in_params(eqn.params))
     return lengths + [length for jaxpr in inner for length in _parts(jaxpr)]

@@ -27,7 +27,7 @@ GRADIENT = jax.grad(loss)
 
 
 def compilations(call: Callable[[], Any]) -> int:
-    """How often JAX compiles something while the function runs."""
+    """Count how often JAX compiles something while the function runs."""
     events: list[str] = []
 
     def listen(event: str, duration: float, **_: Any) -> None:

@@ -96,7 +96,7 @@ def test_an_empty_folder_has_no_report(tmp_path: Path) -> None:
 
 
 def finals(method: str, **last: Any) -> list[Line]:
-    """Three runs; of the last one something is different."""
+    """Make three runs, of which the last differs in something."""
     lines: list[Line] = []
     for seed in range(3):
         result = {"test_accuracy": 90.0 + seed, "versions": {}, "steps": 10, "trace": None}

@@ -23,7 +23,7 @@ VERSIONS = [(name, archive) for name, archives in ARCHIVES.items() for archive i
 
 
 def rows(archive: Archive, count: int, seed: int) -> np.ndarray:
-    """Rows of the binary version."""
+    """Make rows of the binary version."""
     label_bytes = 2 if archive.num_classes == 100 else 1
     rng = np.random.default_rng(seed)
     content = rng.integers(0, 256, (count, label_bytes + 3072), np.uint8)
@@ -50,7 +50,7 @@ def pickled(content: Any) -> bytes:
 
 
 def encoded(archive: Archive, content: np.ndarray) -> bytes:
-    """A file of an archive in its version's layout."""
+    """Encode a file of an archive in its version's layout."""
     if archive.file.endswith("binary.tar.gz"):
         return content.tobytes()
     pixels = np.ascontiguousarray(content[:, -3072:])
@@ -64,7 +64,7 @@ def encoded(archive: Archive, content: np.ndarray) -> bytes:
 
 
 def publish(monkeypatch: pytest.MonkeyPatch, name: str, archive: Archive, file: Path) -> None:
-    """Take a file's checksum for the published one."""
+    """Make the loader take a file's checksum for the published one."""
     md5 = hashlib.md5(file.read_bytes()).hexdigest()
     archives = tuple(
         a._replace(md5=md5) if a.file == archive.file else a for a in cifar.ARCHIVES[name]

@@ -48,7 +48,7 @@ sys.addaudithook(_audit)
 
 @contextmanager
 def nothing_executed() -> Iterator[None]:
-    """Python's own record of what a pickle looks up and of what processes are started is empty."""
+    """Assert that nothing unpickles a function or starts a process, by Python's audit hook."""
     seen: list[str] = []
     _watched.append(seen)
     try:
@@ -59,7 +59,7 @@ def nothing_executed() -> Iterator[None]:
 
 
 def refused_or_right(content: bytes, *, damaged: bool = False) -> None:
-    """Reading it gives images or one sentence, and little memory is asked for."""
+    """Assert that reading gives images or one sentence, and takes little memory."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "x.gz")
         file.write_bytes(content)

@@ -49,7 +49,7 @@ def manual(directory: Path) -> Path:
 
 
 def bytes_of(images: NDArray[np.uint8], labels: NDArray[np.int32]) -> list[bytes]:
-    """Images with their labels, without their order."""
+    """Collect images with their labels, whatever their order."""
     return sorted(x.tobytes() + bytes([y]) for x, y in zip(images, labels, strict=True))
 
 
@@ -82,7 +82,7 @@ def test_the_genuine_fashion_mnist(
 def small_cifar(
     tfds: ModuleType, monkeypatch: pytest.MonkeyPatch, directory: Path, name: DatasetName
 ) -> None:
-    """An archive in CIFAR's layout, and its checksum where TFDS has the published one."""
+    """Make an archive in CIFAR's layout, and give TFDS its checksum."""
     archive, python_version = ARCHIVES[name]
     labels = {10: "batches.meta.txt", 100: "fine_label_names.txt"}
     files = {

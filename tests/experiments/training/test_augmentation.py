@@ -21,7 +21,7 @@ def test_without_crop_and_flip_it_only_takes_images() -> None:
 
 
 def variants(image: np.ndarray, padding: int, flip: bool) -> list[bytes]:
-    """All results that are allowed, made the slow way."""
+    """Make all results that are allowed, in a slow and obvious way."""
     height, width = image.shape[:2]
     padded = np.pad(image, ((padding, padding), (padding, padding), (0, 0)))
     shifts = itertools.product(range(2 * padding + 1), repeat=2)

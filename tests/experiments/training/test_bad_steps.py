@@ -39,7 +39,7 @@ Poison = Callable[..., None]
 
 @pytest.fixture
 def poison(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """``poison(place, first, stop, factor)``: what the steps in [first, stop) are multiplied by."""
+    """Make ``poison(place, first, stop, factor)``, which multiplies in the steps [first, stop)."""
     original = chunk.train_step
 
     def set_up(place: str, first: int, stop: int, factor: float = math.nan) -> None:

@@ -45,7 +45,7 @@ OPTIONS = [
 
 
 def numbers(out: Path) -> tuple[Any, list[Any]]:
-    """All of a finished run but its wall times."""
+    """Read everything of a finished run but its wall times."""
     result = json.loads((out / "result.json").read_text())
     epochs = [json.loads(line) for line in (out / "metrics.jsonl").open()]
     return {**result, "seconds": 0}, [{**epoch, "seconds": 0} for epoch in epochs]

@@ -49,7 +49,7 @@ CONFIG = TrainConfig(
 
 
 class Collective(NamedTuple):
-    """A collective of a compiled program: where it stands, its kind, what comes out of it."""
+    """A collective of a compiled program: its computation, its kind and its results."""
 
     place: str
     kind: str
@@ -61,7 +61,7 @@ class Collective(NamedTuple):
 
 
 def collectives(program: str) -> Iterator[Collective]:
-    """All of a program's text."""
+    """Find all collectives in the text of a compiled program."""
     for line in program.splitlines():
         if found := re.search(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(", line):
             shapes = re.findall(r"\w+\[([\d,]*)\]", found[1])
@@ -186,7 +186,7 @@ def assert_one_all_reduce_a_gradient(program: str, state: TrainState) -> None:
 
 
 def batch_norm_steps(devices: Devices) -> Any:
-    """Steps of a CNN with BatchNorm, and what they start from."""
+    """Make steps of a CNN with BatchNorm, and what they start from."""
     network = as_functions(Small(), IMAGES, None if devices.mesh is None else AXIS)
     tx = optax.chain(
         xsam(0.5, eigenvector=power_iteration(every=2, iters=2)), optax.sgd(0.1, momentum=0.9)

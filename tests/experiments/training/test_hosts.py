@@ -81,7 +81,7 @@ class Run:
         return max((place.name for place in (out / CHECKPOINTS).glob("[0-9]*")), default="")
 
     def kill(self, process: int) -> None:
-        """After the first checkpoint that these processes add."""
+        """Kill a process after the first checkpoint that the run adds."""
         alive = True
         while alive and self.last_checkpoint(self.out) <= self.began:
             time.sleep(0.01)
@@ -89,13 +89,13 @@ class Run:
         self.processes[process].kill()
 
     def end(self) -> list[tuple[int, str]]:
-        """Status and last line on stderr of each; a hang is an error."""
+        """Wait for both; return status and last line on stderr of each. A hang is an error."""
         ends = [(process, process.communicate(timeout=300)[1]) for process in self.processes]
         return [(process.returncode, f"\n{errors}".splitlines()[-1]) for process, errors in ends]
 
 
 def numbers(out: Path) -> list[dict[str, float]]:
-    """What was measured, but for the wall times."""
+    """Read what was measured, but for the wall times."""
     lines = [*(out / "metrics.jsonl").read_text().splitlines(), (out / "result.json").read_text()]
     return [
         {
