@@ -27,7 +27,7 @@ _Rows = tuple[NDArray[np.uint8], NDArray[np.int32]]
 
 
 def _binary(content: bytes, *, label_bytes: int) -> _Rows:
-    """Rows of label bytes, of which the last is the label, and pixels."""
+    """Read the binary version: rows of label bytes, of which the last counts, and pixels."""
     size = label_bytes + _PIXELS
     if not content or len(content) % size:
         raise ValueError(f"holds {len(content)} bytes, not a multiple of {size}")
@@ -36,7 +36,7 @@ def _binary(content: bytes, *, label_bytes: int) -> _Rows:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows arrays, and no other function that a pickle could ask for."""
+    """An unpickler that knows arrays, and no other function that a pickle could ask for."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in {
@@ -49,7 +49,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _pickled(content: bytes, *, labels: bytes) -> _Rows:
-    """A dictionary of Python 2, with the pixels under ``data``."""
+    """Read the Python version: a dictionary of Python 2, with the pixels under ``data``."""
     try:
         batch = _Unpickler(io.BytesIO(content), encoding="bytes").load()
         pixels, values = batch[b"data"], np.asarray(batch[labels], np.int32)
@@ -130,14 +130,14 @@ ARCHIVES: Mapping[str, tuple[Archive, Archive]] = {
 
 
 def find_archive(name: str, directory: Path | None) -> Archive | None:
-    """The version of a data set that is there."""
+    """Find the archive of a data set, whichever version is there."""
     if directory is None:
         return None
     return next((a for a in ARCHIVES[name] if (directory / a.file).is_file()), None)
 
 
 def describe_missing(name: str, directory: Path | None) -> str:
-    """What to say of a data set that is not there, without a full stop."""
+    """Say what is missing of a data set, without a full stop."""
     files = " or ".join(archive.file for archive in ARCHIVES[name])
     where = "" if directory is None else f" in {directory}"
     return (

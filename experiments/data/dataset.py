@@ -26,7 +26,7 @@ class Dataset(NamedTuple):
 
 
 def check_labels(where: str, labels: NDArray[np.integer], num_classes: int) -> None:
-    """Refuse labels of no class.
+    """Refuse labels that name no class.
 
     Args:
         where: How the error begins.
@@ -57,7 +57,7 @@ def by_content(contents: Iterable[bytes], labels: NDArray[np.int32]) -> NDArray[
 
 
 def hold_out(data: Dataset, size: int) -> Dataset:
-    """Put training images of all classes in the place of the test images.
+    """Put held-out training images of all classes in the place of the test images.
 
     Args:
         data: The data set.
@@ -88,7 +88,7 @@ def hold_out(data: Dataset, size: int) -> Dataset:
 def first_of_every_class(
     data: Dataset, train_images: int | None = None, test_images: int | None = None
 ) -> Dataset:
-    """Reduce a data set to images of all classes in equal numbers, as far as there are enough.
+    """Keep some images of a data set, as far as there are enough in equal numbers of all classes.
 
     Args:
         data: The data set.
@@ -112,7 +112,7 @@ def first_of_every_class(
 
 
 def with_wrong_labels(data: Dataset, part: float) -> Dataset:
-    """Give training images another class than theirs, each of the others as likely.
+    """Give some training images a wrong class, each of the others as likely.
 
     Args:
         data: The data set.

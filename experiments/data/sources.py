@@ -1,4 +1,4 @@
-"""Where data sets are read from, whole and as unsigned bytes: they fit on the device."""
+"""Reads data sets, whole and as unsigned bytes, so that they fit on the device."""
 
 import hashlib
 from collections.abc import Callable
@@ -23,7 +23,7 @@ _DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
 def _digits(_data_dir: Path | None, _image_size: int | None) -> Dataset:
-    """scikit-learn's 1797 images of 8x8 pixels, a fifth of them for the test."""
+    """Read scikit-learn's 1797 images of 8x8 pixels, a fifth of them for the test."""
     digits = load_digits()
     # The split is part of the data set: the same whatever the seed of the run.
     train_x, test_x, train_y, test_y = train_test_split(

@@ -1,4 +1,4 @@
-"""Data sets as tensorflow-datasets (TFDS) prepares them, for want of the original files.
+"""Reads data sets by tensorflow-datasets (TFDS), where the original files are missing.
 
 TFDS is imported where it is used, for it belongs to the extra `tfds`, which nothing else needs.
 """
@@ -75,7 +75,7 @@ def read_tfds(
 
 
 def reachable(url: str) -> bool:
-    """Whether the server of a URL answers within a few seconds."""
+    """Ask whether the server of a URL answers within a few seconds."""
     answers = []
 
     def ask() -> None:
@@ -108,7 +108,7 @@ def _split(builder: Any, split: str, image_shape: tuple[int, int, int]) -> Split
 
 
 def _rows(builder: Any, split: str) -> Iterator[dict[str, Any]]:
-    """The examples as NumPy values, whatever the format that they were prepared in."""
+    """Read the examples as NumPy values, whatever format they were prepared in."""
     try:
         yield from builder.as_data_source(split)
     except NotImplementedError:
@@ -118,7 +118,7 @@ def _rows(builder: Any, split: str) -> Iterator[dict[str, Any]]:
 
 @contextlib.contextmanager
 def _told(what: str) -> Iterator[None]:
-    """Turn an error into one sentence: TFDS's come from a dozen packages and have no common base.
+    """Turn an error of TFDS into one sentence: they come from many packages, without a common base.
 
     Args:
         what: How the sentence begins.

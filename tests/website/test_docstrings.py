@@ -22,7 +22,10 @@ def test_every_public_name_stands_on_one_page() -> None:
 @pytest.mark.parametrize(
     ("plain", "expected"),
     [
-        ("see `sam`, ``sam`` and `optax.sgd`", "see [`sam`][xsam_jax.sam], ``sam`` and `optax.sgd`"),
+        (
+            "see `sam`, ``sam`` and `optax.sgd`",
+            "see [`sam`][xsam_jax.sam], ``sam`` and `optax.sgd`",
+        ),
         ("`curvature.hvp`", "[`curvature.hvp`][xsam_jax.curvature.hvp]"),
         ("`A\n paper <https://a.b/c>`_, 2020", "[A paper](https://a.b/c), 2020"),
         ("Example:\n  >>> 1", "Examples:\n  >>> 1"),
