@@ -5,7 +5,8 @@ python -m experiments.train --method sam --model mlp --seed 1
 
 The same from Python: experiments.training.run.train(TrainConfig(method="sam")). Ctrl-C and SIGTERM
 finish the step and save the run; the same command, or one after any other end, goes on from the
-last checkpoint. An option that is None takes the default that its text names.
+last checkpoint. An option that is None takes the default that its text names. A finished run keeps
+its weights: experiments.load(FOLDER) gives them, and more --epochs go on from them.
 
 Exit status: 0 the run is finished, now or before; 1 its numbers were not finite too many times in a
 row; 2 a mistake, told in one line; 130 stopped by Ctrl-C, 143 by SIGTERM, both saved; 141 nobody
@@ -70,7 +71,7 @@ def main() -> None:
                 if writes:
                     print(
                         f"{resolved.out} holds this run, finished: remove it, or name another "
-                        "--out, to train again"
+                        "--out, to train again; more --epochs go on from it"
                     )
                 return
             bar = progress_bar() if writes else nullcontext()

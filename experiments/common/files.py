@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -88,6 +89,15 @@ def write_atomically(file: Path, content: bytes) -> None:
 def write_json(file: Path, value: dict[str, Any]) -> None:
     """Replace a JSON file as a whole."""
     write_atomically(file, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def finite(value: Any) -> Any:
+    """A value for JSON, which has no NaN and no infinity: null stands for them."""
+    if isinstance(value, dict):
+        return {name: finite(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def damaged(place: Path) -> UserError:

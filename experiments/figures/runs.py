@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from experiments.common.files import damaged, write_atomically
 from experiments.models.network import Network
 from experiments.training.config import TrainConfig, canonical
 from experiments.training.program import Observe
+from experiments.training.record import read_finished
 from experiments.training.resolve import resolve
 from experiments.training.run import train
 from experiments.training.run_folder import Result
@@ -58,11 +58,7 @@ def run_once(
     out = folder(config, runs, save)
     result = out / "result.json"
     if all((out / name).exists() for name in (*save, result.name)):
-        try:
-            epochs = [EpochMetrics(**json.loads(line)) for line in (out / "metrics.jsonl").open()]
-            run = Run(out, Result(**json.loads(result.read_text())), epochs)
-        except (OSError, ValueError, TypeError):
-            raise damaged(out) from None
+        run = Run(out, *read_finished(out))
     else:
 
         def on_end(state: TrainState) -> None:

@@ -1,6 +1,6 @@
 """A Flax network as pure functions of its parameters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -21,6 +21,22 @@ class Batch(NamedTuple):
 
     images: chex.Array
     labels: chex.Array
+
+
+class Inputs(NamedTuple):
+    """What a network must know of its data.
+
+    Attributes:
+        image_shape: Height, width and channels.
+        num_classes: Number of classes.
+        mean: Of the training images' pixels, for each channel.
+        scale: Reciprocal of their standard deviation.
+    """
+
+    image_shape: Sequence[int]
+    num_classes: int
+    mean: Sequence[float]
+    scale: Sequence[float]
 
 
 class Outcome(NamedTuple):
@@ -62,6 +78,30 @@ def build_network(
     return as_functions(model, data.train_images, axis_name)
 
 
+def inputs_of(data: Dataset) -> Inputs:
+    """What a network must know of a data set."""
+    mean, scale = _pixel_statistics(data.train_images)
+    shape = data.train_images.shape[1:]
+    return Inputs(list(map(int, shape)), data.num_classes, mean.tolist(), scale.tolist())
+
+
+def network_for(name: ModelName, inputs: Inputs) -> Network:
+    """The functions of a network whose parameters come from elsewhere.
+
+    Args:
+        name: Its name.
+        inputs: What it was told of its data.
+
+    Returns:
+        The same as `build_network`, with shapes and dtypes in the place of its initial trees.
+    """
+    height, width, channels = inputs.image_shape
+    shape = height, width, channels
+    model = nnx.eval_shape(lambda: build_model(name, shape, inputs.num_classes, jax.random.key(0)))
+    mean, scale = np.array(inputs.mean, np.float32), np.array(inputs.scale, np.float32)
+    return _as_functions(model, mean, scale)
+
+
 def as_functions(
     model: nnx.Module, train_images: NDArray[np.uint8], axis_name: str | None = None
 ) -> Network:
@@ -79,8 +119,13 @@ def as_functions(
     for _, module in nnx.iter_graph(model):
         if isinstance(module, nnx.BatchNorm):
             module.axis_name = axis_name
+    return _as_functions(model, *_pixel_statistics(train_images))
+
+
+def _as_functions(
+    model: nnx.Module, mean: NDArray[np.float32], scale: NDArray[np.float32]
+) -> Network:
     graphdef = nnx.graphdef(model)
-    mean, scale = _pixel_statistics(train_images)
 
     def apply(train: bool) -> Apply:
         def forward(

@@ -1,30 +1,38 @@
-"""Checkpoints of a run, so that what stops it loses nothing.
+"""Checkpoints of a run, so that what stops it loses nothing, and the weights of a finished one.
 
 A checkpoint is a folder ``checkpoints/STEP`` in the run's folder: the arrays as orbax writes them,
 run.json with the finished epochs, and SHA256SUMS with the checksum of every other file. It is
 written beside its place and renamed when all of it is on the disk, so that it is there whole or not
-at all; the checksums find what was damaged later. The last two are kept.
+at all; the checksums find what was damaged later. The last two are kept, of a finished run the last
+one: its weights, and what more epochs need.
 """
 
-import hashlib
 import json
 import os
 import shutil
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import numpy as np
 
+from experiments.common.checksums import damage, seal, sync
 from experiments.common.errors import UserError
 from experiments.training.step import EpochMetrics, StepMetrics, TrainState
 
 CHECKPOINTS = "checkpoints"
-
-
-_SUMS = "SHA256SUMS"
 _KEPT = 2
+
+
+class Weights(NamedTuple):
+    """What a network predicts with."""
+
+    params: chex.ArrayTree
+    batch_stats: chex.ArrayTree
 
 
 class Snapshot(NamedTuple):
@@ -37,6 +45,7 @@ class Snapshot(NamedTuple):
         step_metrics: Of the finished epochs.
         history: The finished epochs.
         seconds: Wall time so far.
+        continued_at: The numbers of epochs that it was to have before it went on for more.
     """
 
     state: TrainState
@@ -44,6 +53,7 @@ class Snapshot(NamedTuple):
     step_metrics: list[StepMetrics]
     history: list[EpochMetrics]
     seconds: float
+    continued_at: tuple[int, ...] = ()
 
 
 def save(out: Path, run: str, snapshot: Snapshot) -> Path:
@@ -77,27 +87,27 @@ def save(out: Path, run: str, snapshot: Snapshot) -> Path:
             "run": run,
             "history": [epoch._asdict() for epoch in snapshot.history],
             "seconds": snapshot.seconds,
+            "continued_at": snapshot.continued_at,
             "leaves": _leaves(arrays),
         }
         (temporary / "run.json").write_text(json.dumps(about))
-        (temporary / _SUMS).write_text(json.dumps(_checksums(temporary)))
-        for path in (temporary, *temporary.rglob("*")):
-            _sync(path)
+        seal(temporary)
         if place.exists():
             shutil.rmtree(place)
         temporary.rename(place)
-        _sync(folder)
+        sync(folder)
     except Exception as error:  # Orbax's come from several packages and have no common base.
         shutil.rmtree(temporary, ignore_errors=True)
         reason = error.strerror if isinstance(error, OSError) else None
         reason = reason or (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"no checkpoint can be written to {folder}: {reason}.") from None
-    for old in checkpoints(out)[:-_KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+    keep_last(out, _KEPT)
     return place
 
 
-def restore(out: Path, run: str, start: Snapshot) -> Snapshot | None:
+def restore(
+    out: Path, run: str, start: Snapshot, shorter: Callable[[int], str | None] = lambda _: None
+) -> Snapshot | None:
     """Read the last whole checkpoint of a run.
 
     A damaged checkpoint is named on stderr, and the one before it is taken.
@@ -106,6 +116,8 @@ def restore(out: Path, run: str, start: Snapshot) -> Snapshot | None:
         out: Folder of the run.
         run: What makes it this run, see `canonical`.
         start: The run before its first step; only shapes and dtypes of its arrays are looked at.
+        shorter: What makes it the same run of so many epochs, None unless they are fewer. It goes
+            on from the end of such a one.
 
     Returns:
         The run, in the memory of this host; None if there is no checkpoint.
@@ -115,19 +127,41 @@ def restore(out: Path, run: str, start: Snapshot) -> Snapshot | None:
     """
     for leftover in (out / CHECKPOINTS).glob(".*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
-    places = checkpoints(out)
-    for place in reversed(places):
-        damage = _damage(place)
-        if damage is None:
-            try:
-                return _read(place, run, start)
-            except (TypeError, KeyError, ValueError) as error:
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                raise UserError(f"{place} is no checkpoint of this program: {reason}.") from None
-        print(f"{place} is damaged ({damage}): left out", file=sys.stderr)
-    if places:
+    place = last_whole(out)
+    if place is not None:
+        with _of_this_program(place):
+            return _read(place, run, start, shorter)
+    if checkpoints(out):
         print("no whole checkpoint is left: the run begins anew", file=sys.stderr)
     return None
+
+
+def last_whole(out: Path) -> Path | None:
+    """The last checkpoint that is as it was written; those that are not are named on stderr."""
+    for place in reversed(checkpoints(out)):
+        harm = damage(place)
+        if harm is None:
+            return place
+        print(f"{place} is damaged ({harm}): left out", file=sys.stderr)
+    return None
+
+
+def read_weights(place: Path, like: Weights) -> Weights:
+    """The weights in a checkpoint, whatever method they were trained with.
+
+    Args:
+        place: The checkpoint.
+        like: Weights of the same shapes and dtypes.
+
+    Raises:
+        UserError: The checkpoint holds those of another network.
+    """
+    with _of_this_program(place):
+        there = {*json.loads((place / "run.json").read_text())["leaves"]}
+        if missing := [leaf for leaf in _leaves({"state": like}) if leaf not in there]:
+            raise UserError(f"{place} is of another version of this program: no {missing[0]}.")
+        template = {"state": jax.tree.map(_like, like._asdict())}
+        return Weights(**_load(place, template, partial=True)["state"])
 
 
 def place_of(out: Path, step: int) -> Path:
@@ -135,22 +169,34 @@ def place_of(out: Path, step: int) -> Path:
     return out / CHECKPOINTS / f"{step:08d}"
 
 
-def remove(out: Path) -> None:
-    """Remove all checkpoints of a run."""
-    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+def keep_last(out: Path, number: int = 1) -> None:
+    """Remove the checkpoints of a run but for the last ones."""
+    for old in checkpoints(out)[:-number]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
-def _read(place: Path, run: str, start: Snapshot) -> Snapshot:
-    from orbax.checkpoint import v1 as orbax
+@contextmanager
+def _of_this_program(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except (TypeError, KeyError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{place} is no checkpoint of this program: {reason}.") from None
 
+
+def _read(place: Path, run: str, start: Snapshot, shorter: Callable[[int], str | None]) -> Snapshot:
     about = json.loads((place / "run.json").read_text())
+    epochs = len(about["history"])
+    continued_at = tuple(about.get("continued_at", ()))
     if about["run"] != run:
-        raise UserError(
-            f"{place} is a checkpoint of a run with other options: name another directory with "
-            f"--out, or remove {place.parent}."
-        )
+        if about["run"] != shorter(epochs):
+            raise UserError(
+                f"{place} is a checkpoint of a run with other options: name another directory with "
+                f"--out, or remove {place.parent}."
+            )
+        continued_at += (epochs,)
     state, metrics = jax.tree.map(_like, (start.state, start.metrics))
-    past = [metrics] * len(about["history"])
+    past = [metrics] * epochs
     template = _arrays(Snapshot(state, metrics, past, [], 0.0))
     # Orbax would cast in silence.
     if about["leaves"] != _leaves(template):
@@ -159,13 +205,22 @@ def _read(place: Path, run: str, start: Snapshot) -> Snapshot:
             "with --out."
         )
     history = [EpochMetrics(**epoch) for epoch in about["history"]]
-    context = orbax.Context()
-    context.multiprocessing.active_processes = {0}
-    with context:
-        arrays = orbax.load(place.absolute() / "arrays", template)
+    arrays = _load(place, template)
     losses, accuracies = arrays["past"]
     past = [StepMetrics(losses[i], accuracies[i]) for i in range(len(history))]
-    return Snapshot(arrays["state"], arrays["metrics"], past, history, about["seconds"])
+    state, metrics = arrays["state"], arrays["metrics"]
+    return Snapshot(state, metrics, past, history, about["seconds"], continued_at)
+
+
+def _load(place: Path, template: dict[str, Any], *, partial: bool = False) -> dict[str, Any]:
+    from orbax.checkpoint import v1 as orbax
+
+    context = orbax.Context()
+    context.multiprocessing.active_processes = {0}
+    context.pytree.loading.partial_load = partial
+    with context:
+        arrays: dict[str, Any] = orbax.load(place.absolute() / "arrays", template)
+    return arrays
 
 
 def _like(leaf: Any) -> Any:
@@ -185,41 +240,6 @@ def _leaves(arrays: dict[str, Any]) -> list[str]:
         f"{jax.tree_util.keystr(path)} {leaf.dtype}{list(leaf.shape)}"
         for path, leaf in jax.tree.leaves_with_path(arrays)
     ]
-
-
-def _files(place: Path) -> list[Path]:
-    return sorted(file for file in place.rglob("*") if file.is_file() and file.name != _SUMS)
-
-
-def _checksums(place: Path) -> dict[str, str]:
-    return {
-        file.relative_to(place).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in _files(place)
-    }
-
-
-def _damage(place: Path) -> str | None:
-    """Say what is wrong with a checkpoint, None if nothing is."""
-    try:
-        expected, found = json.loads((place / _SUMS).read_text()), _checksums(place)
-    except (OSError, ValueError) as error:
-        return f"{_SUMS}: {error}"
-    if not isinstance(expected, dict):
-        return f"{_SUMS} is not what was written"
-    if expected == found:
-        return None
-    name = next(n for n in {**expected, **found} if expected.get(n) != found.get(n))
-    if name not in found:
-        return f"{name} is missing"
-    return f"{name} is not what was written"
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def checkpoints(out: Path) -> list[Path]:

@@ -11,9 +11,9 @@ import tyro
 from experiments.data.dataset import DatasetName
 from experiments.models import ModelName
 
-# Where a run lies, where it read from, how often it was saved and when it would have given up do
-# not make it another run.
-_NOT_IDENTITY = ("out", "data_dir", "checkpoint_every", "max_bad_steps")
+# Where a run lies, where it read from, how often it was saved, when it would have given up and, as
+# its folder says, where it went on do not make it another run.
+_NOT_IDENTITY = ("out", "data_dir", "checkpoint_every", "max_bad_steps", "continued_at")
 # Of the data set `folder`, which its name does not tell; None for the others.
 _OF_A_FOLDER = ("image_size", "images")
 
@@ -126,7 +126,10 @@ class TrainConfig(_Common):
     """Options of a run. Where one is None the default that its text names holds."""
 
     epochs: int | None = None
-    """Passes over the training images (None: 200 as in the paper; digits 24)."""
+    """Passes over the training images (None: 200 as in the paper; digits 24). A finished run that
+    is given more goes on from its end. With a constant schedule it has the numbers of a run of all
+    of them at once; else the schedule is the longer one's from there on, and config.json and
+    result.json say where that was (continued_at)."""
     rho: float | None = None
     """Radius of the perturbation (None: the paper's, which is 0.05, on cifar100 0.1, for wsam 2 on
     fashion_mnist and cifar10 and 4 on cifar100; asam 0.5)."""

@@ -207,6 +207,11 @@ def gradients_per_step(config: Mapping[str, Any]) -> float:
     return METHODS[config["method"]].gradients(config)
 
 
+def knows_its_end(config: ResolvedConfig) -> bool:
+    """Whether a step depends on the number of all epochs: with more it would be another one."""
+    return config.schedule != "constant" or "late_start" in METHODS[config.method].options
+
+
 def ascent_part(config: ResolvedConfig) -> float:
     """Say which part of a batch gives the perturbation and the Hessian products."""
     return config.ascent_part if "ascent_part" in METHODS[config.method].options else 1.0

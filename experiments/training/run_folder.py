@@ -1,13 +1,13 @@
-"""The files of a run: config.json, metrics.jsonl, result.json, curves.png.
+"""The files of a run: config.json, inputs.json, metrics.jsonl, result.json, curves.png.
 
 Every file is written beside its place and then moved there, so that a reader, or a run that was
 killed, never sees half of one.
 """
 
 import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -15,7 +15,9 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 
 from experiments.common.errors import UserError
-from experiments.common.files import locked, write_atomically, write_json, writing
+from experiments.common.files import finite, locked, write_atomically, write_json, writing
+from experiments.data.dataset import Dataset
+from experiments.models.network import inputs_of
 from experiments.training import checkpoint
 from experiments.training.checkpoint import Snapshot
 from experiments.training.config import ResolvedConfig, canonical, identity
@@ -44,6 +46,8 @@ class Result(NamedTuple):
         dataset: Name of the data set.
         seed: Seed of the run.
         versions: Versions of Python and of the packages that computed it.
+        continued_at: After so many epochs it was finished and then given more, which changed the
+            schedule: it is no run of all its epochs at once.
     """
 
     test_accuracy: float
@@ -59,6 +63,7 @@ class Result(NamedTuple):
     dataset: str
     seed: int
     versions: dict[str, str]
+    continued_at: Sequence[int] = ()
 
 
 class RunFolder(NamedTuple):
@@ -76,7 +81,20 @@ class RunFolder(NamedTuple):
 
     def restore(self, start: Snapshot) -> Snapshot | None:
         """The run as its last whole checkpoint has it, see `checkpoint.restore`."""
-        return self._do(checkpoint.restore, canonical(self.config), start)
+        own = self.config
+
+        def shorter(epochs: int) -> str | None:
+            return canonical(replace(own, epochs=epochs)) if epochs < own.epochs else None
+
+        return self._do(checkpoint.restore, canonical(own), start, shorter)
+
+    def write_inputs(self, data: Dataset) -> None:
+        """Write inputs.json, with which the network is built where the data are not."""
+        self._do(_write_inputs, data)
+
+    def write_continued(self, continued_at: Sequence[int]) -> None:
+        """Write into config.json where the run went on, see `Result`."""
+        self._do(_write_config, self.config, continued_at)
 
     def save(self, snapshot: Snapshot) -> Path | None:
         """Write a checkpoint; its place, None where nothing is kept."""
@@ -88,15 +106,20 @@ class RunFolder(NamedTuple):
         if self.show is not None:
             self.show(epochs)
 
-    def write_curves(self, epochs: Sequence[EpochMetrics], steps: Sequence[StepMetrics]) -> None:
+    def write_curves(
+        self,
+        epochs: Sequence[EpochMetrics],
+        steps: Sequence[StepMetrics],
+        continued_at: Sequence[int],
+    ) -> None:
         """Draw curves.png, with the metrics of each epoch's steps behind those of the epochs."""
         c = self.config
-        title = f"{c.method}, {c.model} on {c.dataset}, seed {c.seed}"
+        title = f"{c.method}, {c.model} on {c.dataset}, seed {c.seed}{words_of(continued_at)}"
         tested_on = "the test set" if c.validation_images is None else "held-out images"
         self._do(write_curves, epochs, steps, title, tested_on)
 
     def finish(self, result: Result) -> None:
-        """Write result.json, the mark of a finished run, which needs no checkpoints any more."""
+        """Write result.json, the mark of a finished run, which needs its last checkpoint only."""
         self._do(_finish, result)
 
     def _do(self, action: Callable[..., T], *args: Any) -> T | None:
@@ -137,7 +160,7 @@ def _begin(config: ResolvedConfig, held: ExitStack) -> None:
         # From here on the directory holds an unfinished run, whatever it held before.
         for name in ("result.json", "metrics.jsonl", "curves.png"):
             (out / name).unlink(missing_ok=True)
-        write_json(out / "config.json", config.to_json())
+        _write_config(out, config)
 
 
 def finished(config: ResolvedConfig) -> bool:
@@ -172,12 +195,33 @@ def _refuse_other_run(config: ResolvedConfig) -> None:
             "directory."
         )
     finished = (config.out / "result.json").exists()
-    if theirs != mine and (finished or checkpoint.checkpoints(config.out)):
-        differing = [name for name in mine if mine[name] != theirs[name]]
+    differing = [name for name in mine if mine[name] != theirs[name]]
+    if finished and differing == ["epochs"] and mine["epochs"] > theirs["epochs"]:
+        if checkpoint.last_whole(config.out) is None:
+            raise UserError(
+                f"--out {config.out} holds this run, finished after {theirs['epochs']} epochs, but "
+                "no weights to go on from: name another directory."
+            )
+    elif differing and (finished or checkpoint.checkpoints(config.out)):
         raise UserError(
             f"--out {config.out} holds {'a finished' if finished else 'an unfinished'} run with "
             f"other values of {', '.join(differing)}: name another directory."
         )
+
+
+def words_of(continued_at: Sequence[int]) -> str:
+    """What stands behind the name of a run that went on after its end, if it did."""
+    epochs = ", ".join(map(str, continued_at))
+    return f" (given more epochs after {epochs})" if continued_at else ""
+
+
+def _write_config(out: Path, config: ResolvedConfig, continued_at: Sequence[int] = ()) -> None:
+    where = {"continued_at": list(continued_at)} if continued_at else {}
+    write_json(out / "config.json", config.to_json() | where)
+
+
+def _write_inputs(out: Path, data: Dataset) -> None:
+    write_json(out / "inputs.json", inputs_of(data)._asdict())
 
 
 def write_metrics(out: Path, epochs: Sequence[EpochMetrics]) -> None:
@@ -188,15 +232,9 @@ def write_metrics(out: Path, epochs: Sequence[EpochMetrics]) -> None:
 
 def _finish(out: Path, result: Result) -> None:
     write_json(out / "result.json", as_json(result))
-    checkpoint.remove(out)
+    checkpoint.keep_last(out)
 
 
 def as_json(numbers: EpochMetrics | Result) -> dict[str, Any]:
-    """JSON has no NaN and no infinity: a training that diverged has null there."""
-
-    def value_of(value: Any) -> Any:
-        if isinstance(value, list):
-            return [value_of(each) for each in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return {name: value_of(value) for name, value in numbers._asdict().items()}
+    """The fields as JSON values: of a training that diverged some are null."""
+    return {name: finite(value) for name, value in numbers._asdict().items()}

@@ -85,8 +85,8 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     assert jax.tree.map(lambda x: x.dtype, found.state) == jax.tree.map(
         lambda x: x.dtype, snapshot(7).state
     )
-    checkpoint.remove(tmp_path)
-    assert checkpoint.restore(tmp_path, "run", snapshot(0)) is None
+    checkpoint.keep_last(tmp_path)
+    assert [p.name for p in (tmp_path / CHECKPOINTS).iterdir()] == ["00000007"]
 
 
 def _truncate(file: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_stopped_run_goes_on(calls: int, undisturbed: Path, tmp_path: Path) ->
     assert not (tmp_path / "result.json").exists()
     train(config)
     assert numbers(tmp_path) == numbers(undisturbed)
-    assert not (tmp_path / CHECKPOINTS).exists()
+    assert [p.name for p in (tmp_path / CHECKPOINTS).iterdir()] == ["00000016"]
 
 
 def test_another_configuration_is_refused(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_killed_in_turn(tmp_path: Path) -> None:
 def test_the_others_signal_stops_this_process_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("experiments.training.run.any_of", lambda mine: True)
+    monkeypatch.setattr("experiments.training.loop.any_of", lambda mine: True)
     with pytest.raises(SystemExit) as stopped, graceful_stop() as stopping:
         train(TrainConfig(**CONFIG, out=tmp_path), stopping=stopping)
     assert stopped.value.code == 143

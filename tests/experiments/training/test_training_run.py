@@ -22,6 +22,10 @@ from experiments.training.run_folder import Result, as_json, open_run, write_met
 from experiments.training.step import EpochMetrics
 
 
+def contents(out: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+
+
 def metrics(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
@@ -39,6 +43,8 @@ def test_xsam_learns_digits_and_writes_its_files(tmp_path: Path) -> None:
         "metrics.jsonl",
         "result.json",
         "curves.png",
+        "inputs.json",
+        "checkpoints",
     }
     assert json.loads((out / "config.json").read_text()) == resolve(config).to_json()
     assert json.loads((out / "result.json").read_text()) == result._asdict()
@@ -80,10 +86,10 @@ def test_same_seed_same_numbers_and_finished_runs_are_safe(
     assert str(out) in printed.replace("\n", "")
     assert f"{json.loads((out / 'result.json').read_text())['test_accuracy']:.2f} %" in printed
 
-    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    before = contents(out)
     main()
     assert "holds this run, finished: remove it" in capsys.readouterr().out
-    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+    assert contents(out) == before
 
     config = TrainConfig(
         method="sgd", model="mlp", epochs=2, curvature_every=0, batch_size=100, seed=3
@@ -98,7 +104,7 @@ def test_same_seed_same_numbers_and_finished_runs_are_safe(
 
     with pytest.raises(UserError, match="finished run with other values of seed, learning_rate"):
         train(TrainConfig(**{**vars(config), "out": out, "seed": 4, "learning_rate": 0.2}))
-    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+    assert contents(out) == before
 
 
 def test_a_folder_is_for_one_run_at_a_time(tmp_path: Path) -> None:
@@ -163,6 +169,7 @@ def test_result_fields() -> None:
         "dataset",
         "seed",
         "versions",
+        "continued_at",
     }
 
 
