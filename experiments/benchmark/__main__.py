@@ -41,7 +41,7 @@ from experiments.data.sources import load
 from experiments.models import ModelName
 from experiments.training.config import Method
 from experiments.workers import store
-from experiments.workers.planned import Planned, cell_of
+from experiments.workers.planned import Planned, cell_of, keep
 from experiments.workers.runner import execute
 from experiments.workers.store import Line, but_for_the_seed
 
@@ -150,14 +150,10 @@ def _run_missing(protocol: Protocol, out: Path, jobs: int, lines: list[Line]) ->
 
     def on_run(run: Planned, said: Mapping[str, Any]) -> None:
         if "error" in said:
-            failures.append(f"{_name(run)}: {said['error']}")
+            failures.append(f"{run.name}: {said['error']}")
             bar.console.print(f"failed: {failures[-1]}", markup=False, soft_wrap=True)
         else:
-            if run.stage == "tuning":
-                said = {k: v for k, v in said.items() if k != "epochs"}
-            line = {"stage": run.stage, "revision": revision, "config": run.fields, **said}
-            store.append(out, line)
-            lines.append({**line, "key": run.key})
+            lines.append(keep(out, run, said, revision))
         bar.advance(task)
 
     with Progress(
@@ -209,11 +205,6 @@ def missing(protocol: Protocol, stage: str, lines: list[Line], out: Path) -> lis
             )
     finished = {line["key"] for line in lines}
     return [run for run in planned if run.key not in finished]
-
-
-def _name(run: Planned) -> str:
-    dataset, model, method = run.cell
-    return f"{method}, {model} on {dataset}, seed {run.config.seed} ({run.stage})"
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from experiments.data.sources import load
 from experiments.rates.plan import RATES, TASKS, RatesConfig, curves, runs_of
 from experiments.rates.report import write_report
 from experiments.workers import store
-from experiments.workers.planned import Planned
+from experiments.workers.planned import Planned, keep
 from experiments.workers.runner import execute
 
 
@@ -58,12 +58,9 @@ def measure(config: RatesConfig, jobs: int) -> list[str]:
         def on_run(run: Planned, said: Mapping[str, Any]) -> None:
             next(left, None)
             if "error" in said:
-                failures.append(f"{run.fields['method']}, seed {run.config.seed}: {said['error']}")
-                return
-            said = {name: value for name, value in said.items() if name != "epochs"}
-            line = {"stage": run.stage, "revision": revision, "config": run.fields, **said}
-            store.append(config.out, line)
-            lines.append({**line, "key": run.key})
+                failures.append(f"{run.name}: {said['error']}")
+            else:
+                lines.append(keep(config.out, run, said, revision))
 
         execute(plan, jobs, on_run)
         next(left, None)

@@ -84,7 +84,7 @@ def test_it_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             on_run(run, {"error": "no memory"})
 
     monkeypatch.setattr(program, "execute", execute)
-    assert program.measure(config, 1) == ["sam, seed 0: no memory"]
+    assert program.measure(config, 1) == ["sam, mlp on digits, seed 0 (tuning): no memory"]
     program.measure(config, 1)
     assert counts == [8, 5]
     assert len(store.read(tmp_path)) == 6
