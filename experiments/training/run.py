@@ -1,4 +1,4 @@
-"""A training run from its options to its result: `train`."""
+"""Does a training run, from its options to its result: `train`."""
 
 import time
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from experiments.training.step import EpochMetrics, TrainState
 
 
 class Run(NamedTuple):
-    """What a training knows at its end.
+    """The result of a training, with its epochs and its final state.
 
     Attributes:
         result: What result.json holds.
@@ -47,7 +47,7 @@ def train(
     devices: Devices = ONE_DEVICE,
     tensorboard: bool = False,
 ) -> Run:
-    """Train a network.
+    """Train a network as the options say.
 
     A run that is in its folder already, finished, is read from there and not trained again. One
     that was finished with fewer epochs goes on from its end, see `TrainConfig`.

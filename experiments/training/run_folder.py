@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class Result(NamedTuple):
-    """What result.json holds: the state at the end of a run.
+    """The content of result.json: what was measured at the end of a run.
 
     Attributes:
         test_accuracy: Percent.
@@ -67,7 +67,7 @@ class Result(NamedTuple):
 
 
 class RunFolder(NamedTuple):
-    """The files of a run that goes on. Process 0 alone writes them, and the others wait for it.
+    """The files of a run that goes on; process 0 writes them, the others wait.
 
     Attributes:
         config: The run's configuration.
@@ -80,7 +80,7 @@ class RunFolder(NamedTuple):
     show: Callable[[Sequence[EpochMetrics]], None] | None = None
 
     def restore(self, start: Snapshot) -> Snapshot | None:
-        """The run as its last whole checkpoint has it, see `checkpoint.restore`."""
+        """Read the last whole checkpoint, see `checkpoint.restore`."""
         own = self.config
 
         def shorter(epochs: int) -> str | None:
@@ -97,7 +97,7 @@ class RunFolder(NamedTuple):
         self._do(_write_config, self.config, continued_at)
 
     def save(self, snapshot: Snapshot) -> Path | None:
-        """Write a checkpoint; its place, None where nothing is kept."""
+        """Write a checkpoint and return its place, None where nothing is kept."""
         return self._do(checkpoint.save, canonical(self.config), snapshot)
 
     def write_metrics(self, epochs: Sequence[EpochMetrics]) -> None:
@@ -164,7 +164,7 @@ def _begin(config: ResolvedConfig, held: ExitStack) -> None:
 
 
 def finished(config: ResolvedConfig) -> bool:
-    """Whether the run's directory holds it, finished.
+    """Ask whether the directory holds this run, finished.
 
     Raises:
         UserError: The directory cannot be read.
@@ -175,7 +175,7 @@ def finished(config: ResolvedConfig) -> bool:
 
 
 def _identity_in(out: Path) -> dict[str, Any] | None:
-    """That of a directory's config.json, empty if no run wrote it, None without one."""
+    """Read the identity in config.json, empty if no run wrote it, None where it is missing."""
     file = out / "config.json"
     if not file.exists():
         return None
