@@ -1,5 +1,6 @@
 """What bfloat16 leaves of the perturbation, for the loss and for the second gradient."""
 
+import functools
 import itertools
 import re
 from collections.abc import Callable
@@ -84,6 +85,7 @@ def stochastically(params: Params, seed: int) -> Params:
     return rounded
 
 
+@functools.cache
 def trained() -> tuple[Params, jax.Array, jax.Array]:
     """Train an MLP for 30 steps; return it with its images and labels."""
     images, labels = load_digits(return_X_y=True)
