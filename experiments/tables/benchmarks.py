@@ -5,15 +5,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiments.benchmark.report.cells import mean_of, plus_minus
-from experiments.benchmark.report.statistics import holm, paired, summarize, verdict
+from experiments.benchmark.report.statistics import (
+    LEVEL,
+    differences_of,
+    holm,
+    p_value,
+    summarize,
+)
 from experiments.common.tables import markdown
 from experiments.training.methods import gradients_per_step
 from experiments.workers import store
 from experiments.workers.store import Line
 
-_SAM, _OPEN = "sam", "not significant"
+_SAM = "sam"
 _BASELINES = {_SAM: "to SAM", "normalized_sam": "to normalised SAM"}
-_OPPOSITE = {"better": "worse", "worse": "better"}
 
 
 def accuracy(results: Path, folder: str, network: str, *methods: str) -> str:
@@ -45,7 +50,7 @@ def pooled(results: Path, folders: str, network: str, *methods: str) -> str:
 
     def to(baseline: str, method: str) -> str:
         gap, word = judged.get((method, baseline), (None, ""))
-        return "" if gap is None else f"{gap:+.2f}" + ("" if word == _OPEN else f", {word}")
+        return "" if gap is None else f"{gap:+.2f}" + (f", {word}" if word else "")
 
     rows = []
     for method, lines in runs.items():
@@ -135,16 +140,19 @@ def _by_seed(lines: Sequence[Line]) -> dict[int, float]:
 def _pairs(
     scores: Mapping[str, Mapping[int, float]],
 ) -> dict[tuple[str, str], tuple[float, str]]:
-    """The mean difference of every two methods, in both orders, and whether it is significant."""
+    """Compare every two methods, in both orders: the mean difference, and a word if significant."""
     compared = {
-        pair: difference
+        pair: differences
         for pair in itertools.combinations(scores, 2)
-        if (difference := paired(scores[pair[0]], scores[pair[1]])) is not None
+        if (differences := differences_of(scores[pair[0]], scores[pair[1]])).size > 1
     }
-    adjusted = holm([difference.p for difference in compared.values()])
+    adjusted = holm([p_value(differences) for differences in compared.values()])
     found: dict[tuple[str, str], tuple[float, str]] = {}
-    for ((ours, theirs), difference), p in zip(compared.items(), adjusted, strict=True):
-        word = verdict(difference, p)
-        found[ours, theirs] = difference.mean, word
-        found[theirs, ours] = -difference.mean, _OPPOSITE.get(word, word)
+    for ((ours, theirs), differences), p in zip(compared.items(), adjusted, strict=True):
+        for pair, mean in (
+            ((ours, theirs), float(differences.mean())),
+            ((theirs, ours), -float(differences.mean())),
+        ):
+            word = "better" if mean > 0 else "worse"
+            found[pair] = mean, word if p < LEVEL else ""
     return found

@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 # A difference is called significant at this level, over all methods of a table together.
 LEVEL = 0.05
 _RESAMPLES = 10_000
+_NO_SPREAD = 1e-9
 
 
 class Summary(NamedTuple):
@@ -53,20 +55,36 @@ def paired(ours: Mapping[int, float], baseline: Mapping[int, float]) -> Differen
     Returns:
         The difference; None with fewer than two pairs.
     """
-    seeds = sorted(ours.keys() & baseline.keys())
-    if len(seeds) < 2:
+    differences = differences_of(ours, baseline)
+    if differences.size < 2:
         return None
-    differences = np.array([ours[seed] - baseline[seed] for seed in seeds])
-    mean = float(differences.mean())
-    if np.ptp(differences) < 1e-9:
-        # No spread, as accuracies on few images have by chance: a t-test would be certain.
-        p = 2.0 ** (1 - len(seeds)) if abs(mean) > 1e-9 else 1.0
-        return Difference(mean, mean, mean, p, len(seeds))
+    mean, p = float(differences.mean()), p_value(differences)
+    if np.ptp(differences) < _NO_SPREAD:
+        return Difference(mean, mean, mean, p, differences.size)
     interval = stats.bootstrap(
         (differences,), np.mean, n_resamples=_RESAMPLES, method="percentile", rng=0
     ).confidence_interval
-    p = float(stats.ttest_1samp(differences, 0.0).pvalue)
-    return Difference(mean, float(interval.low), float(interval.high), p, len(seeds))
+    return Difference(mean, float(interval.low), float(interval.high), p, differences.size)
+
+
+def differences_of(ours: Mapping[int, float], baseline: Mapping[int, float]) -> NDArray[np.float64]:
+    """Subtract the values of the seeds that both have."""
+    return np.array([ours[seed] - baseline[seed] for seed in sorted(ours.keys() & baseline.keys())])
+
+
+def p_value(differences: NDArray[np.float64]) -> float:
+    """Test whether two or more paired differences have mean zero.
+
+    Args:
+        differences: One of each pair.
+
+    Returns:
+        The p-value of the paired t-test, two-sided; where all differences are equal, as accuracies
+        on few images may be by chance, of the sign test, because a t-test would be certain.
+    """
+    if np.ptp(differences) < _NO_SPREAD:
+        return 2.0 ** (1 - differences.size) if abs(differences.mean()) > _NO_SPREAD else 1.0
+    return float(stats.ttest_1samp(differences, 0.0).pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
