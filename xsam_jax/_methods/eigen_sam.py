@@ -50,8 +50,8 @@ def eigen_sam(
     again: its length is ``rho * sqrt(1 + alpha**2 * (1 - <u, v>**2))``.
 
     Args:
-      rho: radius of the perturbation, >= 0, or a schedule ``count -> radius``.
-      alpha: weight of the eigenvector, >= 0, or a schedule.
+      rho: radius of the perturbation, >= 0, or a schedule ``count -> radius``; may be traced.
+      alpha: weight of the eigenvector, >= 0, or a schedule; may be traced.
       eigenvector: tracker of the eigenvector; the default is the reference code's schedule, but for
         its first refresh, which is in the first step. (The reference code has none until step
         ``every``, and perturbs by ``rho * g`` until then, not normalised: we take that for an

@@ -47,9 +47,9 @@ def friendly_sam(
     ``m = g``. The direction is the gradient at ``w + e``.
 
     Args:
-      rho: radius of the perturbation, >= 0, or a schedule ``count -> radius``.
-      sigma: share of the average that is taken away, >= 0, or a schedule; 0 is SAM.
-      decay: decay of the average (lambda in the paper), in [0, 1].
+      rho: radius of the perturbation, >= 0, or a schedule ``count -> radius``; may be traced.
+      sigma: share of the average that is taken away, >= 0, or a schedule; may be traced. 0 is SAM.
+      decay: decay of the average (lambda in the paper), in [0, 1]; may be traced.
       axis_name: name of a `jax.shard_map` axis to average gradients over.
       per_device: perturb with each device's own gradient (m-sharpness), see `sam`.
 

@@ -28,10 +28,10 @@ def gsam(
         d = g_adv - alpha * (g - <g, g_adv> / ||g_adv||**2 * g_adv)
 
     Args:
-      rho: radius of the perturbation, >= 0, or a schedule ``count -> radius``. The GSAM paper
-        shrinks it with the learning rate: give both the same schedule. (Its reference code lets
-        the learning rate lag the radius by one step; the two schedules here count alike.)
-      alpha: weight of the orthogonal part, >= 0, or a schedule.
+      rho: radius of the perturbation, >= 0, or a schedule ``count -> radius``; may be traced. The
+        GSAM paper shrinks it with the learning rate: give both the same schedule. (Its reference
+        code lets the learning rate lag the radius by one step; the two schedules here count alike.)
+      alpha: weight of the orthogonal part, >= 0, or a schedule; may be traced.
       axis_name: name of a `jax.shard_map` axis to average gradients over.
       per_device: perturb with each device's own gradient (m-sharpness), see `sam`.
 

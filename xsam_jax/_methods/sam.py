@@ -34,8 +34,10 @@ def sam(
     perturbation, and rounding noise beside it (``docs/recipes/low_precision.md`` has figures).
 
     Args:
-      rho: radius of the ball, >= 0, or a schedule ``count -> radius``.
-      adaptive: use ASAM's norm.
+      rho: radius of the ball, >= 0, or a schedule ``count -> radius``. The number may be traced, as
+        in `jax.vmap` over a sweep (``docs/recipes/logging.md``) or `optax.inject_hyperparams`.
+      adaptive: use ASAM's norm. ``rho`` is then a relative change, ``||e / |w|||``: ASAM's authors
+        have 0.5 and 1, and the default, which is SAM's, is almost none.
       axis_name: name of a `jax.shard_map` axis to average gradients over.
       per_device: perturb with each device's own gradient and average only the gradients there
         (m-sharpness, with m the examples of a device): one average a step instead of two. Needs

@@ -46,8 +46,8 @@ def wsam(
     ``decouple=False``: the base optimizer sees the sum.
 
     Args:
-      rho: radius of the perturbation, >= 0, or a schedule ``count -> radius``.
-      gamma: weight of the sharpness, in [0, 1).
+      rho: radius of the perturbation, >= 0, or a schedule ``count -> radius``; may be traced.
+      gamma: weight of the sharpness, in [0, 1); may be traced.
       axis_name: name of a `jax.shard_map` axis to average gradients over.
       per_device: perturb with each device's own gradient (m-sharpness), see `sam`.
 
@@ -101,9 +101,9 @@ def wsam_decoupled(
         leaves the base optimizer's state as it was, the two schedules stay in step. (The schedule
         of ``rho`` counts every step, as in all methods. A base optimizer that leaves out steps by
         itself, such as `optax.MultiSteps` and `optax.apply_if_finite`, counts fewer: put such a
-        wrapper around the whole.)
-      rho: radius of the perturbation, >= 0, or a schedule ``count -> radius``.
-      gamma: weight of the sharpness, in [0, 1).
+        wrapper around the whole.) It may be traced.
+      rho: radius of the perturbation, >= 0, or a schedule ``count -> radius``; may be traced.
+      gamma: weight of the sharpness, in [0, 1); may be traced.
       axis_name: name of a `jax.shard_map` axis to average gradients over.
       per_device: perturb with each device's own gradient (m-sharpness), see `sam`.
 

@@ -70,11 +70,11 @@ def xsam(
     which attenuates both.
 
     Args:
-      rho: radius of the perturbation, >= 0, or a schedule ``count -> radius``.
-      alpha: strength of the correction, in [0, 2] as in Theorem 5.1, or a schedule. With a good
-        eigenvector alpha = 1 takes away all descent along it, above 1 the step climbs, and training
-        can diverge (Eq. 11 wherever ``<u, v> > 0``): the safe range is alpha < 1, and a constant
-        outside it warns. The paper finds its best results at 0.2, and 0.1 to 0.4 stable.
+      rho: radius of the perturbation, >= 0, or a schedule ``count -> radius``; may be traced.
+      alpha: strength of the correction, in [0, 2] as in Theorem 5.1, or a schedule; may be traced.
+        With a good eigenvector alpha = 1 takes away all descent along it, above 1 the step climbs,
+        and training can diverge (Eq. 11 wherever ``<u, v> > 0``): the safe range is alpha < 1, and
+        a constant outside it warns. The paper finds its best results at 0.2, and 0.1 to 0.4 stable.
       eigenvector: tracker of the eigenvector, `power_iteration`, `oja` or `subspace`. The default
         is the schedule of the authors' code, but for its first refresh, which is in the first step.
         (Theirs is in step ``every + 1``, and the steps before it are SAM's, not normalised.) Its

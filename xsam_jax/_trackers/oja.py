@@ -46,7 +46,7 @@ def oja(rate: chex.Numeric = 0.3) -> Tracker:
 
     Args:
       rate: weight of a step's product, > 0. Below 1 no step can cancel the vector; from 2 on the
-        eigenvalue may diverge.
+        eigenvalue may diverge. It may be traced.
 
     Returns:
       A tracker for `xsam` and `eigen_sam`.

@@ -80,7 +80,8 @@ def subspace(size: int = 4, *, decay: chex.Numeric = 0.98, ridge: chex.Numeric =
       size: number of vectors, >= 1.
       decay: weight of a step relative to that of the next, in (0, 1); 1 / (1 - decay) steps are
         remembered.
-      ridge: regularisation of the fit, relative to the mean of C's diagonal, > 0.
+      ridge: regularisation of the fit, relative to the mean of C's diagonal, > 0. Both may be
+        traced.
 
     Returns:
       A tracker for `xsam` and `eigen_sam`. How it compares with the others is measured by
