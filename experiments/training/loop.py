@@ -66,7 +66,8 @@ def take_all_steps(
         snapshot = found
         state, metrics = placed(found.state, devices), devices.replicate(found.metrics)
     _, _, step_metrics, history, earlier, continued_at = snapshot
-    goes_on = continued_at[-1:] == (len(history),)
+    at_its_end = int(snapshot.state.step) == len(history) * steps
+    goes_on = at_its_end and continued_at[-1:] == (len(history),)
     if not knows_its_end(config):
         continued_at = ()  # the numbers are those of a run of all epochs at once
     if goes_on and jax.process_index() == 0:

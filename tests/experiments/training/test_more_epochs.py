@@ -23,9 +23,7 @@ CONFIG = TrainConfig(
     model="mlp",
     batch_size=100,
     epochs=4,
-    curvature_every=2,
-    curvature_samples=64,
-    num_matvecs=4,
+    curvature_every=0,
     train_images=400,
     test_images=100,
     schedule="constant",
@@ -44,7 +42,7 @@ def at_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("stopped_after", [None, 0, 2])
+@pytest.mark.parametrize("stopped_after", [None, 2])
 def test_a_constant_schedule_is_as_if_trained_at_once(
     stopped_after: int | None,
     at_once: Path,
@@ -57,7 +55,7 @@ def test_a_constant_schedule_is_as_if_trained_at_once(
         with pytest.raises(Stopped):
             train(more, stopping=stop_after(stopped_after))
     found = train(more)
-    assert "going on from the end of the run of 2 epochs\n" in capsys.readouterr().err
+    assert "continued_at" not in capsys.readouterr().err
     assert numbers(tmp_path) == numbers(at_once)
     assert found.result.continued_at == []
     assert config_of(tmp_path) == config_of(at_once) | {"out": str(tmp_path)}
@@ -77,9 +75,9 @@ def test_a_schedule_that_knows_its_end_is_another_run(
         train(replace(cosine, epochs=3, out=out), stopping=stop_after(3))
     assert experiments.load(out).continued_at == (2,)
     train(replace(cosine, epochs=3, out=out))
-    assert capsys.readouterr().err.count("not a run of 3 epochs at once") == 1
+    assert capsys.readouterr().err.count("continued_at") == 1
     found = train(replace(cosine, epochs=4, out=out))
-    assert "not a run of 4 epochs at once" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("continued_at") == 1
     assert found.result.continued_at == config_of(out)["continued_at"] == [2, 3]
     assert experiments.load(out).continued_at == (2, 3)
 
