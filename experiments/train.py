@@ -6,7 +6,8 @@ python -m experiments.train --method sam --model mlp --seed 1
 The same from Python: experiments.training.run.train(TrainConfig(method="sam")). Ctrl-C and SIGTERM
 finish the step and save the run; the same command, or one after any other end, goes on from the
 last checkpoint. An option that is None takes the default that its text names. A finished run keeps
-its weights: experiments.load(FOLDER) gives them, and more --epochs go on from them.
+its weights: experiments.load(FOLDER) gives them, experiments.analyse measures their curvature, and
+more --epochs go on from them.
 
 Exit status: 0 the run is finished, now or before; 1 its numbers were not finite too many times in a
 row; 2 a mistake, told in one line; 130 stopped by Ctrl-C, 143 by SIGTERM, both saved; 141 nobody

@@ -6,6 +6,7 @@ import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -18,6 +19,17 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 Value = str | int | float | None
+
+
+def style(line: int) -> dict[str, Any]:
+    """The colour, dashes and markers of a line, another pair of the first two for 49 lines."""
+    number = len(COLORS)
+    return {
+        "color": COLORS[line % number],
+        "linestyle": DASHES[(line + line // number) % number],
+        "marker": MARKERS[line % number],
+        "markersize": 4,
+    }
 
 
 def new_figure(width: float, height: float, title: str, caption: str) -> Figure:

@@ -6,14 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from experiments.common.drawing import (
-    COLORS,
-    DASHES,
-    MARKERS,
-    new_figure,
-    write_figure,
-    write_table,
-)
+from experiments.common.drawing import new_figure, style, write_figure, write_table
 from experiments.common.options import distinct
 from experiments.figures.options import FigureOptions, size_of_runs, train_config
 from experiments.figures.runs import Run, run_once, weights
@@ -118,16 +111,7 @@ def _lines(axes: Axes, finished: dict[Method, list[Run]], column: str) -> None:
         )
         measured = np.isfinite(values).all(axis=0)
         epochs, values = epochs[measured], values[:, measured]
-        color = COLORS[i % len(COLORS)]
         if len(of_method) > 1:
             low, high = values.min(axis=0), values.max(axis=0)
-            axes.fill_between(epochs, low, high, color=color, alpha=0.15)
-        axes.plot(
-            epochs,
-            values.mean(axis=0),
-            color=color,
-            linestyle=DASHES[i % len(DASHES)],
-            marker=MARKERS[i % len(MARKERS)],
-            markersize=4,
-            label=method,
-        )
+            axes.fill_between(epochs, low, high, color=style(i)["color"], alpha=0.15)
+        axes.plot(epochs, values.mean(axis=0), label=method, **style(i))

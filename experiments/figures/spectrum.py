@@ -1,21 +1,12 @@
 """Fig. 3: the largest eigenvalues and the spectral density of the final networks."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from experiments.common.drawing import (
-    COLORS,
-    DASHES,
-    MARKERS,
-    new_figure,
-    write_figure,
-    write_table,
-)
+from experiments.common.drawing import new_figure, write_figure, write_table
 from experiments.common.files import write_atomically
 from experiments.common.options import AT_LEAST_ONE, check
 from experiments.figures import curves
@@ -27,7 +18,8 @@ from experiments.training.config import Method
 from experiments.training.measure import fixed_subset, subset_gradient
 from experiments.training.program import load_for
 from experiments.training.resolve import resolve
-from xsam_jax import curvature
+from experiments.training.spectra import Spectrum as Measured
+from experiments.training.spectra import draw, spectrum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +34,6 @@ class Spectrum(Curves):
     """Hessian-vector products for the eigenvalues, and again for each probe of the density."""
     num_probes: int = 3
     """Random vectors over which the density is averaged."""
-
-
-class Measured(NamedTuple):
-    """Eigenvalues [k] with residual norms [k], and density [n] over a grid [n]."""
-
-    values: chex.Array
-    residuals: chex.Array
-    grid: chex.Array
-    density: chex.Array
 
 
 def measure(
@@ -74,22 +57,18 @@ def measure(
     """
 
     @jax.jit
-    def compiled(
-        params: chex.ArrayTree, batch_stats: chex.ArrayTree, subset: Batch
-    ) -> tuple[curvature.Eigenpairs, curvature.Density]:
+    def compiled(params: chex.ArrayTree, batch_stats: chex.ArrayTree, subset: Batch) -> Measured:
         grad_fn = subset_gradient(network.predict, batch_stats, subset)
-        products = options.spectrum_matvecs
-        key = jax.random.key(0)
-        pairs = curvature.top_eigenpairs(
-            grad_fn, params, options.k, num_matvecs=products, which="LA", key=key
-        )
-        density = curvature.spectral_density(
-            grad_fn, params, num_matvecs=products, num_probes=options.num_probes, key=key
-        )
-        return pairs, density
+        return spectrum(
+            grad_fn,
+            params,
+            k=options.k,
+            num_matvecs=options.spectrum_matvecs,
+            num_probes=options.num_probes,
+        )[0]
 
-    pairs, density = compiled(params, batch_stats, subset)
-    return Measured(pairs.values, pairs.residuals, *density)
+    found: Measured = compiled(params, batch_stats, subset)
+    return found
 
 
 def make(options: Spectrum) -> None:
@@ -149,27 +128,9 @@ def _draw(options: Spectrum, measured: dict[tuple[Method, int], Measured], image
         f"Hessian on {images} training images, one line per seed",
     )
     top, density = figure.subplots(1, 2)
-    for (method, seed), m in measured.items():
-        i = options.methods.index(method) % len(COLORS)
-        label = method if seed == options.seeds[0] else None
-        style = {"color": COLORS[i], "linestyle": DASHES[i], "label": label, "linewidth": 1.3}
-        top.plot(np.arange(1, options.k + 1), m.values, marker=MARKERS[i], markersize=4, **style)
-        density.plot(m.grid, np.maximum(m.density, 1e-12), **style)
-    top.set(
-        xlabel="index of the eigenvalue",
-        ylabel="eigenvalue (loss per squared parameter)",
-        title=f"Top {options.k} eigenvalues",
-        ylim=(0, None),
-    )
-    peak = max(float(m.density.max()) for m in measured.values())
-    density.set(
-        xlabel="eigenvalue (loss per squared parameter)",
-        ylabel="density (logarithmic)",
-        title=f"Spectral density, {options.num_probes} probes",
-        yscale="log",
-        ylim=(1e-8 * peak, 2 * peak),
-    )
-    for axes in (top, density):
-        axes.grid(alpha=0.3)
-    top.legend()
+    lines = [
+        (options.methods.index(method), method if seed == options.seeds[0] else None, m)
+        for (method, seed), m in measured.items()
+    ]
+    draw(top, density, lines, options.num_probes)
     write_figure(figure, options.out / "spectrum.png")

@@ -4,7 +4,7 @@ Both are measured alike for every method, with the running statistics of BatchNo
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -79,13 +79,20 @@ def make_measure(
         top = curvature.top_eigenpairs(
             grad_fn, params, k=1, num_matvecs=num_matvecs, which="LA", key=jax.random.key(0)
         )
-        grads = grad_fn(params)
-        radius = _RADIUS / jnp.maximum(optax.tree.norm(grads), 1e-12)
-        perturbed = grad_fn(optax.tree.add_scale(params, radius, grads))
         eigenvector = jax.tree.map(lambda leaf: leaf[0], top.vectors)
-        return Sharpness(top.values[0], fold(curvature.angle(perturbed, eigenvector)))
+        return Sharpness(top.values[0], angle_to(eigenvector, grad_fn, params))
 
     return measure
+
+
+def angle_to(
+    vector: chex.ArrayTree, grad_fn: Callable[[chex.ArrayTree], chex.ArrayTree], params: Any
+) -> jax.Array:
+    """Degrees in [0, 90] between SAM's second gradient at a point and an eigenvector."""
+    grads = grad_fn(params)
+    radius = _RADIUS / jnp.maximum(optax.tree.norm(grads), 1e-12)
+    perturbed = grad_fn(optax.tree.add_scale(params, radius, grads))
+    return fold(curvature.angle(perturbed, vector))
 
 
 def make_trace(

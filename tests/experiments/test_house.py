@@ -10,7 +10,10 @@ import experiments
 ROOT = Path(*experiments.__path__)
 # From the ground up: a room imports its own files and those of the rooms before it.
 ROOMS = ("common", "data", "models", "training", "workers")
-PROGRAMS = ("train", "lambda_max", "benchmark", "figures", "rates", "speed", "tracking")
+PROGRAMS = (
+    *("train", "analyse", "compare", "lambda_max"),
+    *("benchmark", "figures", "rates", "speed", "tracking"),
+)
 # It asks the programs for their tables.
 TOP = "tables"
 

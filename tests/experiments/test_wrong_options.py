@@ -10,7 +10,9 @@ from typing import Any, get_args, get_origin
 
 import pytest
 
+from experiments.analyse import AnalyseConfig
 from experiments.benchmark.__main__ import BenchmarkConfig
+from experiments.compare import CompareConfig
 from experiments.figures.alpha import Alpha
 from experiments.figures.angle import Angle
 from experiments.figures.curves import Curves
@@ -35,6 +37,8 @@ PROGRAMS: list[tuple[str, list[str], type]] = [
     ("experiments.figures.__main__", ["alpha"], Alpha),
     ("experiments.tracking.__main__", [], TrackingConfig),
     ("experiments.lambda_max", [], LambdaMaxConfig),
+    ("experiments.analyse", ["runs/x"], AnalyseConfig),
+    ("experiments.compare", ["runs/x"], CompareConfig),
     ("experiments.speed.__main__", ["--model", "mlp"], SpeedConfig),
     ("experiments.rates.__main__", [], RatesConfig),
     ("experiments.speed.published", ["--code", "."], PublishedConfig),
@@ -71,6 +75,7 @@ OPTIONS = [
     for module, before, config in PROGRAMS
     for field in dataclasses.fields(config)
     if field.name != "preset"
+    and (field.name != "runs" or config not in (AnalyseConfig, CompareConfig))  # without a name
     for value in wrong_values(typing.get_type_hints(config)[field.name])
 ]
 
