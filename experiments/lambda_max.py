@@ -30,7 +30,7 @@ from experiments.common.machine import device, peak_mib, versions
 from experiments.common.many import bars_shown
 from experiments.common.options import NONE_OR_ONE, check, command
 from experiments.data.dataset import DatasetName
-from experiments.data.sources import file_name, load
+from experiments.data.sources import file_name, fingerprint, load
 from experiments.models import ModelName
 from experiments.models.network import Batch, build_network
 from experiments.training.measure import subset_gradient
@@ -155,7 +155,8 @@ def main() -> None:
             ),
             **measure(config),
         }
-        dataset = file_name(config.dataset, config.data_dir)
+        images = fingerprint(config.dataset, config.data_dir)
+        dataset = file_name(config.dataset, config.data_dir, images)
         name = f"{jax.default_backend()}-{config.model}-{dataset}-{config.images}.json"
         file = config.out / name
         write_json(file, record)

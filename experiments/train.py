@@ -2,6 +2,7 @@
 
 python -m experiments.train                 # X-SAM, six-layer CNN, digits: 20 seconds on two cores
 python -m experiments.train --method sam --model mlp --seed 1
+python -m experiments.train --dataset folder --data-dir photos --image-size 32   # photos/CLASS/*
 
 The same from Python: experiments.training.run.train(TrainConfig(method="sam")). Ctrl-C and SIGTERM
 finish the step and save the run; the same command, or one after any other end, goes on from the

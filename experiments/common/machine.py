@@ -33,6 +33,16 @@ def peak_mib() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
+def available_mib() -> float:
+    """Memory that a new process may take."""
+    try:
+        with open("/proc/meminfo") as file:
+            fields = dict(line.split(":") for line in file)
+        return int(fields["MemAvailable"].split()[0]) / 2**10
+    except (OSError, KeyError):
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) / 2**20
+
+
 def peak_device_mib() -> float | None:
     """The most memory that arrays and programs have taken on the accelerator; None on a CPU."""
     stats = jax.local_devices()[0].memory_stats()

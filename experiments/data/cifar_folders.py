@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from experiments.common.errors import UserError
 from experiments.data.cifar import ARCHIVES, MOST_BYTES, split_files
-from experiments.data.class_folders import find_images
+from experiments.data.class_folders import FORMATS, find_images
 from experiments.data.dataset import Split
 from experiments.data.images import common_shape, read_headers, read_pixels
 
@@ -123,6 +123,8 @@ def read_class_folders(name: str, directory: Path) -> tuple[Split, Split] | None
     if test is None:
         raise UserError(f"{folder} holds no test images of {facts.title}: {folder / 'test'}.")
     files = [file.path for file in (*train, *test)]
+    if jpeg := [file for file in files if FORMATS[file.suffix.lower()] == "JPEG"]:
+        raise UserError(f"{jpeg[0]} is not of {facts.title}: a JPEG does not keep all its pixels.")
     shape = common_shape(files, read_headers(files))
     if shape != (32, 32, 3):
         raise UserError(

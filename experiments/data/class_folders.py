@@ -93,14 +93,13 @@ def _parts(directory: Path) -> tuple[Path, Path | None]:
 def _class_folders(directory: Path) -> list[Path]:
     found = []
     for entry in _entries(directory):
-        path = Path(entry)
         _refuse_link(entry)
         if entry.is_dir():
-            found.append(path)
-        elif _is_image(path):
+            found.append(Path(entry))
+        elif _is_image(entry):
             raise UserError(
-                f"{path} lies in no class folder: put the images of each class into a folder of "
-                "their own."
+                f"{entry.path} lies in no class folder: put the images of each class into a folder "
+                "of their own."
             )
     if not found:
         raise UserError(
@@ -122,23 +121,24 @@ def _images(folder: Path) -> list[Path]:
     """The images of a class."""
     found = []
     for entry in _entries(folder):
-        path = Path(entry)
         _refuse_link(entry)
         if entry.is_dir():
-            raise UserError(f"{path} is a folder within a class folder: move its images out of it.")
-        if _is_image(path):
+            raise UserError(
+                f"{entry.path} is a folder within a class folder: move its images out of it."
+            )
+        if _is_image(entry):
             if not entry.is_file():
-                raise UserError(f"{path} is no file.")
-            found.append(path)
+                raise UserError(f"{entry.path} is no file.")
+            found.append(Path(entry))
     if not found:
         raise UserError(f"{folder} holds no PNG, JPEG or WebP image: fill the folder or remove it.")
     return found
 
 
-def _is_image(path: Path) -> bool:
-    suffix = path.suffix.lower()
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    suffix = os.path.splitext(entry.name)[1].lower()
     if suffix in _NOT_READ:
-        raise UserError(f"{path} is not read: convert it to PNG, JPEG or WebP.")
+        raise UserError(f"{entry.path} is not read: convert it to PNG, JPEG or WebP.")
     return suffix in FORMATS
 
 

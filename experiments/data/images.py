@@ -5,6 +5,7 @@ and the second time at their pixels, which are written into it. Pillow is import
 """
 
 import importlib.util
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.common.errors import UserError
+from experiments.common.machine import available_mib
 from experiments.common.many import for_all
 from experiments.data.class_folders import FORMATS
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 U = TypeVar("U")
+# A JPEG into which a phone has put a second picture.
+_TWO_PICTURES = "MPO"
 _GRAY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L"}
 
 
@@ -74,8 +78,10 @@ def read_pixels(files: Sequence[Path], shape: tuple[int, int, int]) -> NDArray[n
         Pixels (n, height, width, channels).
 
     Raises:
-        UserError: One of them cannot be read to its end; it is named.
+        UserError: One of them cannot be read to its end; it is named. Or they do not fit into the
+            memory.
     """
+    _check_memory(len(files), shape)
     images = np.empty((len(files), *shape), np.uint8)
 
     def read(index: int) -> None:
@@ -86,8 +92,22 @@ def read_pixels(files: Sequence[Path], shape: tuple[int, int, int]) -> NDArray[n
     return images
 
 
+def _check_memory(count: int, shape: tuple[int, int, int]) -> None:
+    """Refuse what would not fit together with its copies for the device and for a held-out part."""
+    needed, available = 3 * count * math.prod(shape) / 2**30, available_mib() / 2**10
+    if needed > available:
+        height, width, _ = shape
+        raise UserError(
+            f"{count:,} images of {width}x{height} pixels need {needed:.1f} GiB of memory, and "
+            f"{available:.1f} GiB are there: make them smaller with --image-size."
+        )
+
+
 def _header(file: Path) -> Header:
     with _opened(file) as image:
+        pictures = getattr(image, "n_frames", 1)
+        if pictures > 1 and image.format != _TWO_PICTURES:
+            raise UserError(f"{file} is an animation of {pictures} pictures: keep one of them.")
         # Of a PNG the checksums of its parts.
         image.verify()
         width, height = image.size
@@ -147,8 +167,7 @@ def _opened(file: Path) -> Iterator["Image"]:
     expected = FORMATS[file.suffix.lower()]
     try:
         with Image.open(file, formats=("PNG", "JPEG", "WEBP")) as image:
-            # Phones put a second picture into a JPEG, which then has a name of its own.
-            found = "JPEG" if image.format == "MPO" else image.format
+            found = "JPEG" if image.format == _TWO_PICTURES else image.format
             if found != expected:
                 raise UserError(f"{file} is no {expected} image, but a {found}: rename it.")
             yield image

@@ -143,16 +143,15 @@ def fingerprint(name: DatasetName, data_dir: Path | None) -> str | None:
     return fingerprint_of(_directory(data_dir)) if name == "folder" else None
 
 
-def file_name(name: DatasetName, data_dir: Path | None) -> str:
+def file_name(name: DatasetName, data_dir: Path | None, images: str | None) -> str:
     """What a data set is called in the names of files.
 
-    Raises:
-        UserError: See `fingerprint`.
+    Args:
+        name: Its name.
+        data_dir: Directory of its files.
+        images: Its `fingerprint`.
     """
-    images = fingerprint(name, data_dir)
-    if images is None:
-        return name
-    return f"{name}-{_directory(data_dir).resolve().name}-{images[:8]}"
+    return name if images is None else f"{name}-{_directory(data_dir).resolve().name}-{images[:8]}"
 
 
 def _directory(data_dir: Path | None) -> Path:

@@ -1,5 +1,6 @@
 """A Flax network as pure functions of its parameters."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -12,8 +13,17 @@ import optax
 from flax import nnx
 from numpy.typing import NDArray
 
+from experiments.common.errors import UserError
+from experiments.common.machine import available_mib
 from experiments.data.dataset import Dataset
 from experiments.models import ModelName, build_model
+
+# Pixels whose statistics are taken at a time.
+_COUNTED = 1 << 20
+# Pixels of an image for which every network is small.
+_SMALL = 64 * 64
+# Of a parameter, its gradients, its momentum and its part of an eigenvector, in float32.
+_BYTES = 24
 
 
 class Batch(NamedTuple):
@@ -72,8 +82,12 @@ def build_network(
 
     Returns:
         The network.
+
+    Raises:
+        UserError: The images are so large that the network does not fit into the memory.
     """
     height, width, channels = map(int, data.train_images.shape[1:])
+    _check_size(name, (height, width, channels), data.num_classes)
     model = build_model(name, (height, width, channels), data.num_classes, key)
     return as_functions(model, data.train_images, axis_name)
 
@@ -100,6 +114,22 @@ def network_for(name: ModelName, inputs: Inputs) -> Network:
     model = nnx.eval_shape(lambda: build_model(name, shape, inputs.num_classes, jax.random.key(0)))
     mean, scale = np.array(inputs.mean, np.float32), np.array(inputs.scale, np.float32)
     return _as_functions(model, mean, scale)
+
+
+def _check_size(name: ModelName, image_shape: tuple[int, int, int], num_classes: int) -> None:
+    if math.prod(image_shape[:2]) <= _SMALL:
+        return
+    model = nnx.eval_shape(lambda: build_model(name, image_shape, num_classes, jax.random.key(0)))
+    leaves = jax.tree.leaves(nnx.state(model, nnx.Param))
+    parameters = sum(math.prod(leaf.shape) for leaf in leaves)
+    needed, available = parameters * _BYTES / 2**30, available_mib() / 2**10
+    if needed > available:
+        height, width, _ = image_shape
+        raise UserError(
+            f"{name} has {parameters:,} parameters for images of {width}x{height} pixels, which "
+            f"need {needed:.0f} GiB of memory, and {available:.0f} GiB are there: take smaller "
+            "images, with --image-size, or alexnet or a resnet, which do not grow with them."
+        )
 
 
 def as_functions(
@@ -171,7 +201,16 @@ def per_image(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Arra
 
 
 def _pixel_statistics(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and reciprocal standard deviation of each channel."""
-    flat = images.reshape(-1, images.shape[-1])
-    mean, deviation = flat.mean(axis=0, dtype=np.float64), flat.std(axis=0, dtype=np.float64)
+    """Mean and reciprocal standard deviation of each channel.
+
+    By counting: in float64 the images would take eight times their memory.
+    """
+    pixels = images.reshape(-1, images.shape[-1])
+    counts, values = np.zeros((pixels.shape[1], 256), np.int64), np.arange(256)
+    for start in range(0, len(pixels), _COUNTED):
+        for channel, part in enumerate(pixels[start : start + _COUNTED].T):
+            counts[channel] += np.bincount(part, minlength=256)
+    mean = counts @ values / counts.sum(axis=1)
+    squares = counts * (values - mean[:, None]) ** 2
+    deviation = np.sqrt(squares.sum(axis=1) / counts.sum(axis=1))
     return mean.astype(np.float32), (1 / np.maximum(deviation, 1e-6)).astype(np.float32)

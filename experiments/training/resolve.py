@@ -70,7 +70,8 @@ def resolve(config: TrainConfig) -> ResolvedConfig:
     """
     method, dataset = config.method, config.dataset
     data_dir = None if config.data_dir is None else Path(config.data_dir)
-    name = file_name(dataset, data_dir)
+    images = fingerprint(dataset, data_dir)
+    name = file_name(dataset, data_dir, images)
     out = Path("runs", f"{name}-{config.model}-{method}-{config.seed}")
     spec = METHODS[method]
     defaults = {
@@ -80,7 +81,7 @@ def resolve(config: TrainConfig) -> ResolvedConfig:
         "curvature_every": _CURVATURE_EVERY.get(dataset, 1),
         "curvature_samples": _CURVATURE_SAMPLES.get(dataset, 512),
         "out": out,
-        "images": fingerprint(dataset, data_dir),
+        "images": images,
     }
     given = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     filled: dict[str, Any] = defaults | {

@@ -11,7 +11,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import IO, Any
 
-from experiments.common.machine import affinity
+from experiments.common.machine import affinity, available_mib
 from experiments.workers.planned import Planned
 from experiments.workers.worker import encode
 
@@ -196,13 +196,3 @@ class _Memory:
         if self._running == 0:
             return True
         return self._peak_mib is not None and available_mib() > 1.25 * self._peak_mib
-
-
-def available_mib() -> float:
-    """Ask the system how much memory a new process may take."""
-    try:
-        with open("/proc/meminfo") as file:
-            fields = dict(line.split(":") for line in file)
-        return int(fields["MemAvailable"].split()[0]) / 2**10
-    except (OSError, KeyError):
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) / 2**20
