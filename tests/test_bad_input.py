@@ -134,7 +134,7 @@ def test_every_argument_has_its_row() -> None:
         }
     made = {f for f in vars(xsam_jax).values() if inspect.isfunction(f)} - {*FACTORIES}
     of_functions = {xsam_jax.mean_grad_fn, xsam_jax.masked_grad_fn, xsam_jax.channels_last}
-    assert made == of_functions | {xsam_jax.free_product}
+    assert made == of_functions | {xsam_jax.free_product, xsam_jax.nnx_value_and_grad}
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda f: f.__name__)
@@ -248,6 +248,13 @@ FUNCTIONS: list[tuple[Callable[..., Any], str, st.SearchStrategy[Any]]] = [
         st.sampled_from([jnp.ones(2), jnp.ones((1, 1)), (jnp.ones(()), {"mean": jnp.ones(2)})]),
     ),
     (lambda w: xsam_jax.mean_grad_fn(lambda w, x: 0.0, jnp.ones(2))(w), "params", no_params),
+    (lambda f: xsam_jax.nnx_value_and_grad(f), "loss_fn", no_function),
+    (
+        lambda n: xsam_jax.nnx_value_and_grad(jnp.sum, argnums=n),
+        "argnums",
+        st.one_of(no_number, not_finite, st.integers(max_value=-1), st.just((0, 1))),
+    ),
+    (lambda x: xsam_jax.nnx_value_and_grad(jnp.sum, has_aux=x), "has_aux", no_flag),
     (lambda f: curvature.hvp(f, W, W), "grad_fn", no_function),
     (lambda w: curvature.hvp(square, w, w), "params", no_params),
     (lambda v: curvature.hvp(square, W, v), "v", st.one_of(other_tree, no_gradient)),

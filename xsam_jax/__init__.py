@@ -15,6 +15,7 @@ from xsam_jax._methods.gsam import gsam
 from xsam_jax._methods.sam import sam
 from xsam_jax._methods.wsam import WSAMDecoupledState, wsam, wsam_decoupled
 from xsam_jax._methods.xsam import XSAMState, xsam
+from xsam_jax._nnx import nnx_value_and_grad
 from xsam_jax._trackers.oja import oja
 from xsam_jax._trackers.power_iteration import power_iteration
 from xsam_jax._trackers.subspace import SubspaceMemory, subspace
@@ -45,6 +46,7 @@ __all__ = [
     "gsam",
     "masked_grad_fn",
     "mean_grad_fn",
+    "nnx_value_and_grad",
     "oja",
     "periodic",
     "power_iteration",
