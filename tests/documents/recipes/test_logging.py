@@ -2,7 +2,9 @@
 
 import csv
 import functools
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import chex
@@ -16,7 +18,7 @@ from jax.flatten_util import ravel_pytree
 from tests.documents.blocks import recipe, run
 
 
-def test_curvature_in_csv_and_tensorboard() -> None:
+def test_curvature_in_csv_and_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last row has the dense Hessian's eigenvalue and angle, and the state's own estimates."""
     names = run(recipe("logging", "Measured curvature, to CSV and TensorBoard"))
     with Path("curvature.csv").open() as file:
@@ -40,7 +42,12 @@ def test_curvature_in_csv_and_tensorboard() -> None:
     estimate = np.rad2deg(np.arccos(alignment))
     np.testing.assert_allclose(last["estimate/angle"], estimate, rtol=1e-5)
 
-    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    # Else it imports tensorflow where that is installed, which takes ten seconds.
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.notf", ModuleType("notf"))
+    events = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator",
+        reason="needs tensorboard: pip install -e '.[dev]'",
+    )
     board = events.EventAccumulator("runs/xsam").Reload()
     for name in rows[0].keys() - {"step"}:
         scalars = board.Scalars(name)
