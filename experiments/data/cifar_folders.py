@@ -153,7 +153,8 @@ def _check_counts(
 
 
 def _check_means(facts: Facts, where: Path, images: NDArray[np.uint8]) -> None:
-    means = images.mean(axis=(0, 1, 2)) / 255
+    # First over the images, which is the faster order.
+    means = images.mean(axis=0).mean(axis=(0, 1)) / 255
     if not np.allclose(means, facts.means, rtol=0, atol=_TOLERANCE):
         found, expected = (" ".join(f"{x:.4f}" for x in values) for values in (means, facts.means))
         raise UserError(

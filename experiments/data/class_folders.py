@@ -65,15 +65,15 @@ def find_images(directory: Path) -> ClassFolders:
             f"{train_folder} holds one class folder, {folders[0].name}: a network needs two "
             "classes to tell apart."
         )
-    classes = tuple(folder.name for folder in folders)
-    train = _labelled(folders, classes)
+    numbers = {folder.name: label for label, folder in enumerate(folders)}
+    train, classes = _labelled(folders, numbers), tuple(numbers)
     if test_folder is None:
         return ClassFolders(classes, train, None)
     folders = _class_folders(test_folder)
     for folder in folders:
-        if folder.name not in classes:
+        if folder.name not in numbers:
             raise UserError(f"{folder} is a class of which {train_folder} has no images.")
-    return ClassFolders(classes, train, _labelled(folders, classes))
+    return ClassFolders(classes, train, _labelled(folders, numbers))
 
 
 def _parts(directory: Path) -> tuple[Path, Path | None]:
@@ -109,11 +109,9 @@ def _class_folders(directory: Path) -> list[Path]:
     return found
 
 
-def _labelled(folders: list[Path], classes: tuple[str, ...]) -> tuple[ImageFile, ...]:
+def _labelled(folders: list[Path], numbers: dict[str, int]) -> tuple[ImageFile, ...]:
     return tuple(
-        ImageFile(file, classes.index(folder.name))
-        for folder in folders
-        for file in _images(folder)
+        ImageFile(file, numbers[folder.name]) for folder in folders for file in _images(folder)
     )
 
 

@@ -131,4 +131,4 @@ def _hashes(stamps: tuple[_Stamp, ...]) -> tuple[bytes, ...]:
         except OSError as error:
             raise UserError(f"{stamp.path} cannot be read: {error.strerror}.") from None
 
-    return tuple(for_all("looking for changes", content, stamps))
+    return tuple(for_all("hashing images", content, stamps))

@@ -11,9 +11,11 @@ import optax
 import pytest
 from flax import nnx
 
+from experiments.common.errors import UserError
+from experiments.data.dataset import Dataset
 from experiments.models import MODELS, Builder, ModelName, build_model
 from experiments.models.layers import glorot_uniform, he_normal, max_pool
-from experiments.models.network import Batch, as_functions
+from experiments.models.network import Batch, as_functions, build_network
 from experiments.models.resnet import ResNet
 from experiments.models.wide_resnet import WideResNet
 from experiments.training.config import Method, TrainConfig
@@ -61,6 +63,17 @@ def test_logits_shape(name: ModelName, shape: tuple[int, int, int]) -> None:
         return build_model(name, shape, 7, jax.random.key(0))(jnp.zeros((2, *shape)), train=True)
 
     assert jax.eval_shape(forward).shape == (2, 7)
+
+
+def test_images_too_large_for_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = np.zeros((2, 128, 128, 1), np.uint8), np.zeros(2, np.int32)
+    data = Dataset(images, labels, images, labels, num_classes=2, crop_padding=1, flip=True)
+    monkeypatch.setattr("experiments.models.network.available_mib", lambda: 256.0)
+    assert build_network("mlp", data, jax.random.key(0)).params
+    with pytest.raises(
+        UserError, match=r"^simple_cnn has 33,\d+,\d+ param.* 128x128 .*--image-size"
+    ):
+        build_network("simple_cnn", data, jax.random.key(0))
 
 
 def test_initial_variance() -> None:
