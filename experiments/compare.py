@@ -20,6 +20,7 @@ from experiments.common.errors import command_line, exit_on_user_error
 from experiments.common.files import check_folder, write_atomically
 from experiments.common.tables import markdown
 from experiments.training.record import Record, about, cell, named, read_record
+from experiments.training.run_folder import words_of
 
 _COLUMNS = ("train_loss", "test_loss", "test_accuracy", "lambda_max", "angle")
 _PANELS = {
@@ -66,10 +67,12 @@ def write(out: Path, runs: Mapping[str, Record]) -> str:
         The table in Markdown.
     """
     lines = [line(name, run) for name, run in runs.items()]
-    figure = new_figure(12, 8, "Training runs", ", ".join(runs))
+    tasks = dict.fromkeys(f"{r.config.model} on {r.config.dataset}" for r in runs.values())
+    figure = new_figure(12, 8, "Training runs", ", ".join(tasks))
     for axes, column in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
         _draw(axes, runs, column)
-    figure.axes[0].legend(fontsize=8)
+    if any(run.epochs for run in runs.values()):
+        figure.axes[0].legend(fontsize=8)
     write_figure(figure, out / "compare.png")
     write_table(out / "compare.csv", list(lines[0]), ([*line.values()] for line in lines))
     write_table(
@@ -93,7 +96,8 @@ def _draw(axes: Axes, runs: Mapping[str, Record], column: str) -> None:
         if column == "test_loss" and (found := points(run, "train_loss")):
             axes.plot(*zip(*found, strict=True), color=style(i)["color"], linewidth=0.7, alpha=0.6)
         if found := points(run, column):
-            axes.plot(*zip(*found, strict=True), label=name, **style(i))
+            label = name + words_of(run.continued_at)
+            axes.plot(*zip(*found, strict=True), label=label, **style(i))
     axes.set(title=title, xlabel="epoch", ylabel=label)
     if column == "test_loss":
         axes.set_yscale("log")

@@ -79,7 +79,10 @@ def test_unknown_method(
     assert "nonsense" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["train", "speed.__main__", "lambda_max", "benchmark.__main__"])
+@pytest.mark.parametrize(
+    "name",
+    ["train", "analyse", "compare", "speed.__main__", "lambda_max", "benchmark.__main__"],
+)
 def test_help_has_every_command_on_a_line(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
