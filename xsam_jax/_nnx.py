@@ -16,13 +16,12 @@ from xsam_jax._gradients import GradFn
 def nnx_value_and_grad(
     loss_fn: Callable[..., Any], *, argnums: Any = 0, has_aux: bool = False
 ) -> Callable[..., tuple[Any, Any, GradFn]]:
-    """`flax.nnx.value_and_grad`, which gives the ``grad_fn`` of the same step as well.
+    """Value and gradient of a Flax NNX model's loss, and the ``grad_fn`` of the same step.
 
-    The first pass is that of Flax: random counters and BatchNorm's statistics, in the model and in
-    what else is passed, go on by one step. Every pass of ``grad_fn`` begins from copies of what
-    they were before it. So it has the first pass's dropout masks, and nothing of it stays.
-
-    Flax is imported here; the rest of the library does without.
+    It stands in the place of `flax.nnx.value_and_grad`. The first pass is Flax's own: random
+    counters and BatchNorm's statistics, in the model and in what else is passed, go on by one step.
+    Every pass of ``grad_fn`` begins from copies of what they were before it. So it has the first
+    pass's dropout masks, and nothing of it stays. (Flax is imported when this is called.)
 
     Args:
       loss_fn: ``(model, ...) -> loss``, or ``(loss, auxiliary values)`` with ``has_aux``.
