@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xsam_jax import _placement
+from xsam_jax import _placement, _trees
 
 AxisName: TypeAlias = str | tuple[str, ...] | None
 
@@ -58,7 +58,7 @@ def _is_real_number(value: Any) -> bool:
 def function(name: str, value: Any, allowed: str) -> None:
     """Raises unless ``value`` can be called."""
     if not callable(value):
-        raise TypeError(f"{name} must be a function {allowed}, got {value!r}")
+        raise TypeError(f"{name} must be a function {allowed}, got {_trees.described(value)}")
 
 
 def axis_name(value: Any) -> None:
@@ -110,33 +110,51 @@ def real(name: str, tree: Any) -> None:
     """Raises unless all leaves of ``tree`` are real floating-point arrays."""
     for path, leaf in jax.tree.leaves_with_path(tree):
         if not (hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)):
-            kind = jax.typeof(leaf) if hasattr(leaf, "dtype") else repr(leaf)
             raise TypeError(
-                f"{name} must be real floating-point arrays, got {kind} at {_place(path)}: leave "
-                "such leaves out (optax.masked, equinox.partition)"
+                f"{name} must be real floating-point arrays, got {_trees.described(leaf)} at "
+                f"{_trees.place(path)}: leave such leaves out (optax.masked, equinox.partition, "
+                "nnx.state(model, nnx.Param))"
             )
 
 
 def same_tree(name: str, tree: Any, like: Any, model: str = "params") -> None:
     """Raises unless ``tree`` has the structure and shapes of ``like``, whose name is ``model``."""
     structure: Any = jax.tree.structure(tree)
-    expected: Any = jax.tree.structure(like)
-    if structure != expected:
-        raise ValueError(
-            f"{name} must have the tree structure of {model}, {expected}, got {structure}"
-        )
+    if structure != jax.tree.structure(like):
+        raise ValueError(_other_tree(name, tree, like, model))
     for (path, leaf), (_, target) in zip(
         jax.tree.leaves_with_path(tree), jax.tree.leaves_with_path(like), strict=True
     ):
         if jnp.shape(leaf) != jnp.shape(target):
             raise ValueError(
-                f"{name} must have the shapes of {model}: at {_place(path)} {jnp.shape(target)} is "
-                f"expected, got {jnp.shape(leaf)}"
+                f"{name} must have the shapes of {model}: at {_trees.place(path)} "
+                f"{jnp.shape(target)} is expected, got {jnp.shape(leaf)}"
             )
 
 
-def _place(path: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(path) or "the root"
+def _other_tree(name: str, tree: Any, like: Any, model: str) -> str:
+    """Where a tree differs from ``like``, and what to do where it is a well-known mistake."""
+    differs = _trees.difference(tree, like)
+    assert differs is not None
+    expected, found = differs.sides()
+    way_out = ""
+    if type(tree) is tuple and len(tree) == 2 and type(like) is not tuple:
+        first, second, whole = map(_shapes, (*tree, like))
+        if second == whole:
+            way_out = ". It is (value, gradient), as of jax.value_and_grad: take its [1]"
+        elif first == whole:
+            way_out = ". It is (gradient, auxiliary value), as with has_aux=True: take its [0]"
+    elif _trees.is_variable(differs.found) or _trees.is_variable(differs.expected):
+        which = name if _trees.is_variable(differs.found) else model
+        way_out = f". nnx.as_pure takes Flax's variables out of {which}"
+    return (
+        f"{name} must have the tree structure of {model}: at {_trees.place(differs.path)} "
+        f"{expected} is expected, got {found}{way_out}"
+    )
+
+
+def _shapes(tree: Any) -> list[Any]:
+    return [getattr(leaf, "shape", ()) for leaf in jax.tree.leaves(tree)]
 
 
 def same_on_devices(name: str, tree: Any, axis_name: AxisName) -> None:
@@ -146,8 +164,8 @@ def same_on_devices(name: str, tree: Any, axis_name: AxisName) -> None:
         if tracked & _placement.varying_axes(leaf):
             raise ValueError(
                 f"{name} must be the same on all devices of axis_name={axis_name!r}, but "
-                f"{jax.typeof(leaf)} at {_place(path)} varies over them. If they are divided over "
-                "the devices: put jax.shard_map around the gradient alone and call the method "
+                f"{jax.typeof(leaf)} at {_trees.place(path)} varies over them. If they are divided "
+                "over the devices: put jax.shard_map around the gradient alone and call the method "
                 "outside of it, under jax.jit and without axis_name. If each device has a model "
                 "of its own: leave axis_name out. If they are the same, and cast: cast them inside "
                 "grad_fn"
@@ -175,7 +193,7 @@ def own_gradient(
             over = sorted(axes & source)
             raise ValueError(
                 f"{name} must be the gradient of each device's own loss with "
-                f"axis_name={axis_name!r}, but at {_place(path)} it is reduced over "
+                f"axis_name={axis_name!r}, but at {_trees.place(path)} it is reduced over "
                 f"{', '.join(map(repr, over))} already: with check_vma=True jax.shard_map sums it "
                 "wherever the parameters are not cast. Give shard_map check_vma=False or "
                 f"differentiate at jax.lax.pcast(params, {axis_name!r}, to='varying'), all leaves. "

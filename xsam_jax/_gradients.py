@@ -20,12 +20,6 @@ from xsam_jax._xla.channels_last import channels_last, compiled_once
 GradFn: TypeAlias = Callable[[chex.ArrayTree], chex.ArrayTree]
 """Parameters -> gradient of a scalar loss, a tree like the parameters."""
 
-MASKED_NOTE = (
-    "The transformation stands inside optax.masked or optax.partition, so it hands {name} "
-    "parameters with optax.MaskedNode in place of the others: give "
-    "update(..., {name}=xsam_jax.masked_grad_fn({name}, params))"
-)
-
 _NO_DEPENDENCE = "{name} does not depend on its argument"
 _AT_THE_ARGUMENT = "Take the gradient at the argument: {name}=lambda p: jax.grad(loss)(p)"
 

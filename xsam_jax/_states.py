@@ -7,6 +7,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from xsam_jax import _trees
+
 _WAY_OUT = (
     ": make it by init(params) of this transformation; a checkpoint is restored into the state of "
     "the method, the tracker and the parameters that it was saved with"
@@ -40,12 +42,11 @@ def check(state: Any, init: Callable[[chex.ArrayTree], Any], params: chex.ArrayT
             f"{_described(state)}{_WAY_OUT}"
         )
     for field, found, target in zip(expected._fields, state, expected, strict=True):
-        structure: Any = jax.tree.structure(found)
-        wanted: Any = jax.tree.structure(target)
-        if structure != wanted:
-            raise ValueError(
-                f"state.{field} must have the structure {wanted}, got {structure}{_WAY_OUT}"
-            )
+        differs = _trees.difference(found, target)
+        if differs is not None:
+            place = f"state.{field}{jax.tree_util.keystr(differs.path)}"
+            wanted, got = differs.sides()
+            raise ValueError(f"{place} must be {wanted}, got {got}{_WAY_OUT}")
         leaves = jax.tree.leaves_with_path(found)
         for (path, leaf), like in zip(leaves, jax.tree.leaves(target), strict=True):
             own = field != _FOREIGN and hasattr(leaf, "dtype")  # a Python number has none

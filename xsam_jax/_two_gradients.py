@@ -4,6 +4,8 @@ A method is an *ascent*, from the gradient at the parameters to a perturbation, 
 from the gradient at the perturbed parameters to the direction that the base optimizer receives.
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -14,22 +16,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from xsam_jax import _checks, _inner_products, _linalg, _placement, _states
-from xsam_jax._gradients import MASKED_NOTE, GradFn, check_dependence, has_masked
+from xsam_jax import _checks, _grad_fn, _inner_products, _linalg, _placement, _states
+from xsam_jax._gradients import GradFn, check_dependence
 from xsam_jax._hyperparameters import Schedule
 from xsam_jax._xla.branch import computed_if
-from xsam_jax.curvature._hvp import hvp
-
-_TRACED_NOTE = (
-    "{name} is traced, also outside of jax.jit: it must be a pure function of arrays, and not the "
-    "executable of an ahead-of-time compilation"
-)
-
-_ARGUMENTS_NOTE = (
-    "{name} is called as {name}(params), with nothing beside the parameters: unlike that of "
-    "optax.contrib.sam it gets no step index"
-)
-_VALUE_NOTE = "{name} returns the gradient alone, without the loss or auxiliary values beside it"
+from xsam_jax.curvature._hvp import hvp_of
 
 State = TypeVar("State", bound=tuple[Any, ...])
 
@@ -164,13 +155,14 @@ def two_gradients(
         if refresh is not None:
             _checks.boolean("refresh", refresh)  # what is compiled depends on it
             refresh = bool(refresh)
-        own_gradient = _checked("grad_fn", grad_fn, params)
+        own_gradient = _placed("grad_fn", grad_fn, params)
         _checks.own_gradient("updates", updates, axis_name, own_gradient, params)
-        gradient = curvature = _averaged("grad_fn", own_gradient, axis_name)
+        gradient = _averaged("grad_fn", own_gradient, axis_name)
+        product = functools.partial(hvp_of, "grad_fn", gradient)
         if curvature_grad_fn is not None:
-            own_curvature = _checked("curvature_grad_fn", curvature_grad_fn, params)
+            own_curvature = _placed("curvature_grad_fn", curvature_grad_fn, params)
             curvature = _averaged("curvature_grad_fn", own_curvature, axis_name)
-        product = functools.partial(hvp, curvature)
+            product = functools.partial(hvp_of, "curvature_grad_fn", curvature)
 
         updates = _placement.shard_like(updates, params)
         grads = _mean(updates, axis_name)
@@ -198,33 +190,10 @@ def two_gradients(
     return optax.GradientTransformationExtraArgs(checked_init, update)
 
 
-def _checked(name: str, grad_fn: GradFn | None, params: chex.ArrayTree) -> GradFn:
-    """Makes ``grad_fn`` check that its result is a tree like ``params``, and place it like them."""
-    if not callable(grad_fn):
-        raise (ValueError if grad_fn is None else TypeError)(
-            f"{name} must be a function params -> gradient of the step's mini-batch, given as "
-            f"update(updates, state, params, {name}=...), got {grad_fn!r}"
-        )
-
-    def checked(at: chex.ArrayTree) -> chex.ArrayTree:
-        grads: Any = None
-        try:
-            grads = grad_fn(at)
-            _checks.same_tree(f"the result of {name}", grads, params)
-            _checks.real(f"the result of {name}", grads)
-        except Exception as error:
-            if has_masked(params):
-                error.add_note(MASKED_NOTE.format(name=name))
-            if isinstance(error, jax.errors.JAXTypeError) or "lowered and compiled" in str(error):
-                error.add_note(_TRACED_NOTE.format(name=name))
-            if isinstance(error, TypeError) and "positional argument" in str(error):
-                error.add_note(_ARGUMENTS_NOTE.format(name=name))
-            if isinstance(grads, tuple) and not isinstance(params, tuple):
-                error.add_note(_VALUE_NOTE.format(name=name))
-            raise
-        return _placement.shard_like(grads, params)
-
-    return checked
+def _placed(name: str, grad_fn: Any, params: chex.ArrayTree) -> GradFn:
+    """The caller's gradient function, with its result checked and placed like ``params``."""
+    gradient = _grad_fn.checked(name, _grad_fn.given(name, grad_fn), params)
+    return lambda at: _placement.shard_like(gradient(at), params)
 
 
 def _averaged(name: str, grad_fn: GradFn, axis_name: _checks.AxisName) -> GradFn:

@@ -120,20 +120,6 @@ def test_a_gradient_that_cannot_be_traced(ahead_of_time: bool) -> None:
     assert any("grad_fn is traced, also outside of jax.jit" in n for n in caught.value.__notes__)
 
 
-@pytest.mark.parametrize(
-    ("gradient", "note"),
-    [
-        (lambda w, i: w, "grad_fn is called as grad_fn(params), with nothing beside"),
-        (lambda w: (jnp.sum(w), w), "grad_fn returns the gradient alone, without the loss"),
-    ],
-)
-def test_habits_of_other_libraries_are_named(gradient: Any, note: str) -> None:
-    tx, w = xsam_jax.sam(), jnp.ones(3)
-    with pytest.raises((TypeError, ValueError)) as caught:
-        tx.update(w, tx.init(w), w, grad_fn=gradient)
-    assert any(found.startswith(note) for found in caught.value.__notes__)
-
-
 def test_outside_of_jit_nothing_is_compiled_anew() -> None:
     tx, params, gradient = xsam_jax.sam(), quadratic.start(3), quadratic.grad_fn(jnp.eye(3))
     with pytest.MonkeyPatch.context() as patch:

@@ -6,7 +6,7 @@ import chex
 import jax
 from jax.extend.core.primitives import custom_lin_p
 
-from xsam_jax import _checks, _linalg, _placement, _sums
+from xsam_jax import _checks, _grad_fn, _linalg, _placement, _sums
 from xsam_jax._gradients import GradFn, check_dependence
 from xsam_jax._xla.channels_last import contains, evaluate
 
@@ -55,6 +55,11 @@ def hvp(grad_fn: GradFn, params: chex.ArrayTree, v: chex.ArrayTree) -> chex.Arra
       Array([ 6., 12.], dtype=float32)
     """
     _checks.function("grad_fn", grad_fn, "params -> gradient")
+    return hvp_of("grad_fn", _grad_fn.checked("grad_fn", grad_fn, params), params, v)
+
+
+def hvp_of(name: str, grad_fn: GradFn, params: chex.ArrayTree, v: chex.ArrayTree) -> chex.ArrayTree:
+    """The same for a function called ``name`` whose results are checked."""
     _checks.real("params", params)
     _checks.same_tree("v", v, params)
     _checks.real("v", v)
@@ -74,9 +79,7 @@ def hvp(grad_fn: GradFn, params: chex.ArrayTree, v: chex.ArrayTree) -> chex.Arra
         raise
     if contains(closed.jaxpr, custom_lin_p):
         raise TypeError(_NO_FORWARD_DERIVATIVE)
-    check_dependence("grad_fn", closed, params, skipped=len(jax.tree.leaves(params)))
-    _checks.same_tree("the result of grad_fn", out_shape, params)
-    _checks.real("the result of grad_fn", out_shape)
+    check_dependence(name, closed, params, skipped=len(jax.tree.leaves(params)))
     result = evaluate(closed, out_shape, args)
     return _linalg.cast(result, _sums.statistics_dtype(params))
 
