@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import types
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,27 @@ def test_private_names_stay_in_the_library() -> None:
 def test_a_signature_names_types_and_trackers_as_they_are_written() -> None:
     parameters = inspect.signature(xsam_jax.xsam).parameters
     assert parameters["rho"].annotation == "ScalarOrSchedule"
-    assert str(parameters["eigenvector"]).replace("'", "") == (
+    assert str(parameters["eigenvector"]) == (
         "eigenvector: Tracker = power_iteration(every=5, iters=5, warm_start=True)"
     )
+    assert typing.get_type_hints(xsam_jax.xsam)["eigenvector"] is xsam_jax.Tracker
+
+
+@pytest.mark.parametrize(
+    "public",
+    [
+        value
+        for module in (xsam_jax, curvature)
+        for value in map(vars(module).get, module.__all__)
+        if inspect.isfunction(value) or inspect.isclass(value)
+    ],
+    ids=lambda value: value.__name__,
+)
+def test_help_shows_signatures_as_they_are_written(public: Any) -> None:
+    """Without quotes around types, and without what an alias stands for."""
+    called = public.__new__ if inspect.isclass(public) else public
+    signature = inspect.signature(called)
+    kinds = [parameter.annotation for parameter in signature.parameters.values()]
+    for kind in (*kinds, signature.return_annotation):
+        assert kind is inspect.Signature.empty or repr(kind) == str(kind)
+    assert not re.search(r"ForwardRef|Union\[|: '|-> '", str(signature))

@@ -6,7 +6,7 @@ dominant eigenvector by a tracker: `power_iteration`, `oja`, `subspace`, or a `T
 `curvature` measures the Hessian.
 """
 
-from xsam_jax import curvature
+from xsam_jax import _signatures, curvature
 from xsam_jax._gradients import GradFn, masked_grad_fn, mean_grad_fn
 from xsam_jax._hyperparameters import ScalarOrSchedule
 from xsam_jax._methods.eigen_sam import EigenSAMState, eigen_sam
@@ -56,3 +56,5 @@ __all__ = [
     "wsam_decoupled",
     "xsam",
 ]
+
+_signatures.readable(globals()[name] for name in __all__)

@@ -8,6 +8,7 @@ computation. There each *derivative* of them compiles anew, and JAX keeps what i
 `jax.clear_caches`.
 """
 
+from xsam_jax import _signatures
 from xsam_jax.curvature._angle import angle
 from xsam_jax.curvature._eigenpairs import Eigenpairs, top_eigenpairs
 from xsam_jax.curvature._hvp import hvp
@@ -24,3 +25,5 @@ __all__ = [
     "top_eigenpairs",
     "trace",
 ]
+
+_signatures.readable(globals()[name] for name in __all__)
