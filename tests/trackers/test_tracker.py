@@ -1,6 +1,7 @@
 """What all trackers share: refreshes that are lost, vmap, the state."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import chex
@@ -14,8 +15,8 @@ import xsam_jax
 from tests import quadratic
 
 
-def _refreshes(every: int, factors: chex.Array) -> list[int]:
-    """Find the steps with a new eigenvector, where step k's first gradient is multiplied."""
+@functools.cache
+def _eigenvectors(every: int) -> Callable[[chex.Array], chex.ArrayTree]:
     matrix, _ = quadratic.hessian([4.0, 3.9, 3.8, 3.7])
     params, gradient = quadratic.start(4), quadratic.grad_fn(matrix)
     # A cold start from random vectors: a refresh is seen by a new vector.
@@ -26,8 +27,13 @@ def _refreshes(every: int, factors: chex.Array) -> list[int]:
         _, state = tx.update(grads, state, params, grad_fn=gradient)
         return state, state.eigenvector
 
-    found = jax.jit(lambda: jax.lax.scan(step, tx.init(params), factors)[1])()
-    vectors = np.concatenate([np.zeros((1, 4)), quadratic.flat_steps(found)])
+    return jax.jit(lambda factors: jax.lax.scan(step, tx.init(params), factors)[1])
+
+
+def _refreshes(every: int, factors: chex.Array) -> list[int]:
+    """Find the steps with a new eigenvector, where step k's first gradient is multiplied."""
+    found = quadratic.flat_steps(_eigenvectors(every)(factors))
+    vectors = np.concatenate([np.zeros((1, 4)), found])
     steps: list[int] = np.flatnonzero(np.any(np.diff(vectors, axis=0) != 0, axis=1)).tolist()
     return steps
 
