@@ -6,10 +6,11 @@ python -m experiments.speed.published --code X-SAM/XSAM --model resnet18 --batch
 The authors' code is not part of this project: get it with
 `git clone https://github.com/huang5467/X-SAM`. PyTorch is the extra published:
 pip install -e '.[experiments,published]'. Their functions are called in the order of their training
-loop, which itself is not run. Their ResNet-18 is that of their code, the six-layer CNN is the same
-in both; images have 32x32 pixels in colours, parameters are float32. Each round takes every step
-once, so that a drift of the machine's speed meets all of them. Nothing else may run on the machine
-meanwhile. On a GPU PyTorch must see it too.
+loop, which itself is not run. Ours are whole steps inside of `channels_last`, as in
+experiments.train; SAM in optax is as it comes. Their ResNet-18 is that of their code, the six-layer
+CNN is the same in both; images have 32x32 pixels in colours, parameters are float32. Each round
+takes every step once, so that a drift of the machine's speed meets all of them. Nothing else may
+run on the machine meanwhile. On a GPU PyTorch must see it too.
 
 Runtime: minutes on two cores. Expected: docs/cost.md.
 """
@@ -39,6 +40,7 @@ from experiments.speed.compilation import compile_step, seconds_of
 from experiments.speed.steps import BASELINE, BETWEEN, REFRESH, all_steps
 from experiments.speed.table import mean_of
 from experiments.speed.workloads import image_workload
+from xsam_jax import channels_last
 
 _SHAPE = (32, 32, 3)
 _FILES = ("sam", "utils", "bypass_bn", "resnet")
@@ -158,8 +160,11 @@ def measure(config: PublishedConfig) -> dict[str, list[float]]:
     calls: dict[str, Callable[[], Any]] = {**their_steps(code, config.model, batch)}
     steps = all_steps(work)
     for name in (BASELINE, *_OURS):
-        program, _ = compile_step(steps[name], work.params, batch)
-        calls[name] = partial(program, work.params, steps[name].state, batch)
+        step = steps[name]
+        if name != BASELINE:
+            step = step._replace(function=channels_last(step.function))
+        program, _ = compile_step(step, work.params, batch)
+        calls[name] = partial(program, work.params, step.state, batch)
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for i in range(config.rounds + 1):
         for name, call in calls.items():

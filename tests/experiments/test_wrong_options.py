@@ -22,6 +22,7 @@ from experiments.rates.plan import RatesConfig
 from experiments.speed.__main__ import SpeedConfig
 from experiments.speed.gpu import KernelsConfig
 from experiments.speed.published import PublishedConfig
+from experiments.speed.shapes import ShapesConfig
 from experiments.speed.tpu import PlannedConfig
 from experiments.tracking.__main__ import TrackingConfig
 from experiments.training.config import TrainConfig
@@ -42,6 +43,7 @@ PROGRAMS: list[tuple[str, list[str], type]] = [
     ("experiments.speed.__main__", ["--model", "mlp"], SpeedConfig),
     ("experiments.rates.__main__", [], RatesConfig),
     ("experiments.speed.published", ["--code", "."], PublishedConfig),
+    ("experiments.speed.shapes", [], ShapesConfig),
     ("experiments.speed.tpu", ["--model", "mlp"], PlannedConfig),
     ("experiments.speed.gpu", ["--model", "mlp"], KernelsConfig),
 ]
