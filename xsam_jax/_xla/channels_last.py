@@ -44,9 +44,9 @@ def channels_last(fn: Callable[P, T]) -> Callable[P, T]:
     which are matrix products here and take a tenth of the time or less; and 3x3 windows of stride
     one on many channels, which have Winograd's form and take two thirds of it or less. On GPU and
     TPU the program stays as it was. It reaches convolutions inside the function's own loops,
-    branches, ``jit``, ``jax.shard_map``, ``jax.checkpoint`` and custom derivatives. Apply it outside
-    of differentiation: to the function that computes a gradient, not to the loss, whose derivative
-    has convolutions of its own.
+    branches, ``jit``, ``jax.shard_map``, ``jax.checkpoint`` and custom derivatives. Apply it
+    outside of differentiation: to the function that computes a gradient, not to the loss, whose
+    derivative has convolutions of its own.
 
     The transformations of this package apply it to the gradient functions they are given.
 
