@@ -14,7 +14,7 @@ from experiments.common.errors import UserError
 from experiments.data.cifar import ARCHIVES, MOST_BYTES, split_files
 from experiments.data.class_folders import FORMATS, find_images
 from experiments.data.dataset import Split
-from experiments.data.images import common_shape, read_headers, read_pixels
+from experiments.data.images import read_headers, read_pixels
 
 
 class Facts(NamedTuple):
@@ -125,15 +125,16 @@ def read_class_folders(name: str, directory: Path) -> tuple[Split, Split] | None
     files = [file.path for file in (*train, *test)]
     if jpeg := [file for file in files if FORMATS[file.suffix.lower()] == "JPEG"]:
         raise UserError(f"{jpeg[0]} is not of {facts.title}: a JPEG does not keep all its pixels.")
-    shape = common_shape(files, read_headers(files))
-    if shape != (32, 32, 3):
-        raise UserError(
-            f"{folder} is not {facts.title}: its images have the shape {shape}, not (32, 32, 3)."
-        )
+    for file, header in zip(files, read_headers(files), strict=True):
+        if (header.width, header.height) != (32, 32):
+            raise UserError(
+                f"{file} is not of {facts.title}: it has {header.width}x{header.height} pixels, "
+                "not 32x32."
+            )
     labels = np.array([file.label for file in (*train, *test)], np.int32)
     train_labels, test_labels = labels[: len(train)], labels[len(train) :]
     _check_counts(facts, folder, train_labels, test_labels)
-    images = read_pixels(files, shape)
+    images = read_pixels(files, (32, 32, 3))
     train_images, test_images = images[: len(train)], images[len(train) :]
     _check_means(facts, folder, train_images)
     return (train_images, train_labels), (test_images, test_labels)

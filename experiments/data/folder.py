@@ -14,6 +14,7 @@ from experiments.data.class_folders import ClassFolders, ImageFile, find_images
 from experiments.data.dataset import Dataset, by_content
 from experiments.data.images import common_shape, read_headers, read_pixels
 
+_MOST_BYTES = 1 << 30
 # The part of each class that is held out where there is no test folder.
 _TEST_PART = 0.2
 
@@ -113,6 +114,9 @@ def _contents(files: tuple[ImageFile, ...]) -> tuple[bytes, ...]:
         stats = [file.path.stat() for file in files]
     except OSError as error:
         raise UserError(f"{error.filename} cannot be read: {error.strerror}.") from None
+    for file, stat in zip(files, stats, strict=True):
+        if stat.st_size > _MOST_BYTES:
+            raise UserError(f"{file.path} has {stat.st_size:,} bytes, too many for an image.")
     return _hashes(
         tuple(
             _Stamp(file.path, stat.st_size, stat.st_mtime_ns)

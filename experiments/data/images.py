@@ -99,7 +99,7 @@ def _check_memory(count: int, shape: tuple[int, int, int]) -> None:
         height, width, _ = shape
         raise UserError(
             f"{count:,} images of {width}x{height} pixels need {needed:.1f} GiB of memory, and "
-            f"{available:.1f} GiB are there: make them smaller with --image-size."
+            f"{available:.1f} GiB are there: take fewer, or make them smaller with --image-size."
         )
 
 
@@ -182,10 +182,8 @@ def _opened(file: Path) -> Iterator["Image"]:
         reason = "it is no such image" if file.stat().st_size else "it is empty"
         raise UserError(f"{file} cannot be read as {expected}: {reason}.") from None
     except Exception as error:  # Pillow's have no common base.
-        reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(
-            "."
-        )
-        raise UserError(f"{file} cannot be read as {expected}: {reason}.") from None
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise UserError(f"{file} cannot be read as {expected}: {reason.rstrip('.')}.") from None
 
 
 def _for_all(what: str, action: Callable[[T], U], values: Sequence[T]) -> list[U]:

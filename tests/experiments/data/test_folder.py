@@ -183,6 +183,9 @@ def test_nothing_is_written_before_all_is_read(own: Path, tmp_path: Path, fails:
     out = tmp_path / "run"
     arguments = ["--dataset", "folder", "--data-dir", str(own), "--out", str(out)]
     assert str(bad) in fails(train, arguments)
+    with bad.open("wb") as sparse:
+        sparse.truncate(1 << 40)
+    assert f"{bad} has 1,099,511,627,776 bytes" in fails(train, arguments)
     assert "--dataset folder needs --data-dir" in fails(train, ["--dataset", "folder"])
     assert not out.exists()
 
