@@ -175,18 +175,29 @@ def measure(config: PublishedConfig) -> dict[str, list[float]]:
     return taken
 
 
-def table(taken: Mapping[str, list[float]]) -> str:
-    """Format median seconds of a step, those of a schedule as means over its steps."""
+def seconds_of_steps(taken: Mapping[str, list[float]]) -> dict[str, float]:
+    """Take the median seconds of each step, those of a schedule as means over its steps."""
     seconds = {name: float(np.median(times)) for name, times in taken.items()}
-    rows = [(name, seconds[name]) for name in (f"{_THEIRS}SAM", BASELINE, "sam")]
+    found = {name: seconds[name] for name in (f"{_THEIRS}SAM", BASELINE, "sam")}
     for p in _PERIODS:
         refresh, between = (seconds[f"{_THEIRS}{kind}"] for kind in ("refresh", "between"))
-        rows.append((f"{_THEIRS}X-SAM, p={p} q=5", mean_of(p, refresh, between)))
-        rows.append((f"xsam, p={p} q=5", mean_of(p, seconds[REFRESH], seconds[BETWEEN])))
-    rows += [(name, seconds[name]) for name in ("xsam, oja", "xsam, subspace")]
-    base = seconds[f"{_THEIRS}SAM"]
+        found[f"{_THEIRS}X-SAM, p={p} q=5"] = mean_of(p, refresh, between)
+        found[f"xsam, p={p} q=5"] = mean_of(p, seconds[REFRESH], seconds[BETWEEN])
+    return found | {name: seconds[name] for name in ("xsam, oja", "xsam, subspace")}
+
+
+def relative(taken: Mapping[str, list[float]]) -> dict[str, float]:
+    """Divide the seconds of each step by those of the published SAM."""
+    seconds = seconds_of_steps(taken)
+    return {name: s / seconds[f"{_THEIRS}SAM"] for name, s in seconds.items()}
+
+
+def table(taken: Mapping[str, list[float]]) -> str:
+    """Format the seconds of each step, and their ratio to the published SAM's."""
+    ratios = relative(taken)
     header = ("step", "seconds", "relative to the published SAM")
-    return markdown(header, [(name, f"{s:#.3g}", f"{s / base:.2f}") for name, s in rows])
+    steps = seconds_of_steps(taken).items()
+    return markdown(header, [(name, f"{s:#.3g}", f"{ratios[name]:.2f}") for name, s in steps])
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ TABLES: dict[str, Callable[..., str]] = {
         speed.cost,
         speed.ratios,
         speed.published,
+        speed.beside,
         speed.planned,
         speed.kernels,
         speed.allocator,

@@ -37,6 +37,8 @@ _PROGRAMS = {
     CHOSEN_BETWEEN: "xsam, two steps, the one without a refresh",
     memory_first(BETWEEN): "xsam, q=5, memory first",
 }
+# README's, beside the published code.
+_BESIDE = ("published code, X-SAM, p=5 q=5", "xsam, p=5 q=5", "xsam, oja")
 # What is compared: the fields of a row, or of what the compiler says of it.
 _FIELDS = {"time": "ratio", "memory": "temporary_mib", "compilation": "compile_seconds"}
 
@@ -66,6 +68,14 @@ def published(results: Path, file: str) -> str:
     """Time of a step of X-SAM's published code and of ours."""
     record = read_json(results / file)
     return _with_command(record, code.table(record["seconds"]))
+
+
+def beside(results: Path, *files: str) -> str:
+    """Time of the main steps on several networks, relative to SAM in X-SAM's published code."""
+    columns = [code.relative(read_json(results / file)["seconds"]) for file in files]
+    header = ("step", *(Path(file).stem for file in files))
+    rows = [(name, *(f"{column[name]:.2f}" for column in columns)) for name in _BESIDE]
+    return markdown(header, rows)
 
 
 def planned(results: Path, file: str) -> str:
