@@ -66,14 +66,14 @@ def test_what_is_not_a_number_stays_where_it_is(at: int) -> None:
     """The condition on which an operand waits holds for NaN too."""
     draw = np.random.default_rng(3).normal
     images = jnp.asarray(draw(size=(4, 16, 16, 256)), jnp.float32)
-    kernel = jnp.asarray(draw(size=(3, 3, 256, 256)), jnp.float32)
+    kernel = jnp.asarray(draw(size=(3, 2, 256, 256)), jnp.float32)  # without Winograd's form
     for bad in (np.nan, np.inf):
         cotangent = jnp.ones_like(images).at[at, at, at, at].set(bad)
         gradient = lambda *args: jax.vjp(_convolve, *args[:2])[1](args[2])
         args = (images, kernel, cotangent)
         expected = jax.jit(gradient)(*args)
         found = jax.jit(xsam_jax.channels_last(gradient))(*args)
-        assert 0 < int(jnp.sum(~jnp.isfinite(expected[0]))) <= 3 * 3 * 256
+        assert 0 < int(jnp.sum(~jnp.isfinite(expected[0]))) <= 3 * 2 * 256
         chex.assert_trees_all_equal(found[0], expected[0])
         chex.assert_trees_all_close(found[1], expected[1], rtol=1e-4, atol=1e-3)
 
