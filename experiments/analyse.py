@@ -202,7 +202,8 @@ def main() -> None:
         found, lines = {}, []
         for name, run in runs.items():
             found[name] = measure(run, config)
-            lines.append(line(about(name, read_record(run.out)), found[name]))
+            record = read_record(run.out)._replace(epochs=run.epochs)
+            lines.append(line(about(name, record), found[name]))
             print(f"{name}: {found[name].seconds:.0f} s", flush=True)
         print(write(config, found, lines))
 

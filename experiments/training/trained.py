@@ -34,7 +34,7 @@ class TrainedRun:
         out: The folder.
         config: What it was told, with every default filled in.
         result: What result.json holds; None of a run that is not finished.
-        epochs: The lines of metrics.jsonl.
+        epochs: The lines of metrics.jsonl up to there.
         continued_at: See `Result`.
         params: Parameters at its end, or at the last checkpoint of a run that is not finished.
         batch_stats: Running statistics of BatchNorm there, an empty tree without any.
@@ -143,11 +143,13 @@ def load(directory: str | Path, *, data_dir: str | Path | None = None) -> Traine
         known = Inputs(**read_json(inputs))
     except TypeError:
         raise UserError(f"{inputs} is of another version of this program.") from None
+    # Those after the checkpoint are not in its weights.
+    epochs = record.epochs[: len(read_json(place / "run.json")["history"])]
     network = network_for(config.model, known)
     weights = read_weights(place, Weights(network.params, network.batch_stats))
     params, batch_stats = jax.tree.map(jnp.asarray, weights)
     return TrainedRun(
-        out, config, record.result, record.epochs, record.continued_at, params, batch_stats, known
+        out, config, record.result, epochs, record.continued_at, params, batch_stats, known
     )
 
 

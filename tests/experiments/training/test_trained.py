@@ -147,9 +147,13 @@ def test_an_unfinished_run_is_loaded_from_its_last_checkpoint(tmp_path: Path) ->
     config = replace(CONFIG, epochs=3, out=tmp_path)
     with pytest.raises(Stopped):
         train(config, stopping=stop_after(3))
+    file = tmp_path / "metrics.jsonl"
+    before = file.read_text()
+    file.write_text(before + before)  # a run that was killed had more epochs than its checkpoint
     run = experiments.load(tmp_path)
     assert run.result is None
     assert 0 < len(run.epochs) < 3
+    assert len(run.epochs) == before.count("\n")
     assert run.predict(run.data.test_images).shape == (300, 10)
 
 
