@@ -115,7 +115,7 @@ def test_both_passes(name: str, jit: bool) -> None:
         left = iter(variables)
         return tuple(next(left) if isinstance(arg, nnx.Pytree) else arg for arg in given)
 
-    options = {"argnums": nnx.DiffState(argnum, wrt), "has_aux": has_aux}
+    options: dict[str, Any] = {"argnums": nnx.DiffState(argnum, wrt), "has_aux": has_aux}
     moved = lambda params: jax.tree.map(lambda leaf: leaf + 0.1, params)
 
     def ours(variables: list[Any]) -> Any:

@@ -3,7 +3,7 @@
 import contextlib
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -12,11 +12,9 @@ import optax
 import pytest
 from flax import nnx
 from flax.training.train_state import TrainState
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import xsam_jax
-from xsam_jax import _trees, curvature
+from xsam_jax import curvature
 
 LONGEST = 500  # characters of a message; a structure as JAX prints it takes 1,500
 
@@ -271,66 +269,3 @@ def test_variables_on_one_side(pure: str) -> None:
         params = nnx.as_pure(params)
     with refused(ValueError, "updates", "['dense']['bias']", "Param", "nnx.as_pure", " of "):
         tx.update(updates, tx.init(params), params, grad_fn=lambda p: p)
-
-
-class TestDifference:
-    """The first place where two trees differ."""
-
-    DEEP: ClassVar[dict[str, Any]] = {
-        f"layer {i}": {"kernel": jnp.ones(1), "bias": jnp.ones(1)} for i in range(300)
-    }
-
-    def test_of_a_large_tree(self) -> None:
-        for other in (
-            {**self.DEEP, "layer 7": {"kernel": jnp.ones(1)}},
-            {name: layer for name, layer in self.DEEP.items() if name != "layer 7"},
-            {**self.DEEP, "layer 7": [1]},
-        ):
-            with refused(ValueError, "updates", "layer 7"):
-                update_of(self.DEEP, other)
-
-    def test_in_a_state(self) -> None:
-        tx = xsam_jax.xsam()
-        lacking = {**self.DEEP, "layer 7": {"kernel": jnp.ones(1)}}
-        with refused(ValueError, "state.eigenvector", "layer 7", "'bias'", "init(params)"):
-            tx.update(self.DEEP, tx.init(lacking), self.DEEP, grad_fn=lambda w: w)
-
-    def test_of_static_data(self) -> None:
-        value = jnp.ones(2)
-        found = _trees.difference([nnx.Param(value, a=1)], [nnx.Param(value, a=2)])
-        assert found is not None
-        assert jax.tree_util.keystr(found.path) == "[0]"
-        assert len(set(found.sides())) == 2
-
-    @settings(deadline=None, max_examples=60, database=None)
-    @given(data=st.data())
-    def test_is_found_where_the_structures_differ(self, data: Any) -> None:
-        trees = st.recursive(
-            st.sampled_from([0.0, None]),
-            lambda inner: st.one_of(
-                st.lists(inner, max_size=3),
-                st.dictionaries(st.sampled_from("ab"), inner),
-                st.tuples(inner, inner),
-                st.builds(Model, inner, inner),
-            ),
-            max_leaves=8,
-        )
-        first, second = data.draw(trees), data.draw(trees)
-        found = _trees.difference(first, second)
-        assert (found is None) == (jax.tree.structure(first) == jax.tree.structure(second))
-        if found is not None:
-            assert len(set(found.sides())) == 2
-            for tree, node in ((first, found.found), (second, found.expected)):
-                assert at(tree, found.path) is node
-
-
-def at(tree: Any, path: Any) -> Any:
-    for key in path:
-        index = getattr(key, "key", getattr(key, "idx", None))
-        tree = getattr(tree, key.name) if hasattr(key, "name") else tree[index]
-    return tree
-
-
-def update_of(params: Any, updates: Any) -> None:
-    tx = xsam_jax.sam()
-    tx.update(updates, tx.init(params), params, grad_fn=lambda w: w)

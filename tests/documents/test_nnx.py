@@ -31,7 +31,7 @@ def recipe() -> dict[str, Any]:
     return namespace
 
 
-def mask_of_this_step(model: Any, rngs: Any) -> jax.Array:
+def mask_of_this_step(model: Any, rngs: Any) -> Any:
     return model.drop(jnp.ones((32, 8)), rngs=nnx.clone(rngs))
 
 
