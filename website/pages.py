@@ -14,7 +14,6 @@ ROOT = Path(__file__).parent.parent
 # What pages are made of, show, or link to.
 PATTERNS = (
     "*.md",
-    "LICENSE",
     "docs/**/*.md",
     "results/**/*.md",
     "results/**/*.png",
