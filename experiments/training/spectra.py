@@ -7,6 +7,7 @@ import chex
 import jax
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from experiments.common.drawing import style
 from xsam_jax import curvature
@@ -73,6 +74,7 @@ def draw(
         title=f"Top {max(len(found.values) for *_, found in lines)} eigenvalues",
         ylim=(0, None),
     )
+    top.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     peak = max(float(np.max(found.density)) for *_, found in lines)
     density.set(
         xlabel="eigenvalue (loss per squared parameter)",
