@@ -41,6 +41,6 @@ def test_page_has_text_code_output_and_picture_in_order() -> None:
 
 
 def test_cell_that_fails_ends_the_build_and_names_its_line() -> None:
-    with pytest.raises(PluginError, match=r"a\.py.*line 9.*ZeroDivisionError") as caught:
+    with pytest.raises(PluginError, match=r"(?s)a\.py.*line 10,.*ZeroDivisionError") as caught:
         run(SOURCE.replace('print("x is", x)', "1 / 0"), FILE)
     assert caught.value.__cause__ is not None
