@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from xsam_jax import curvature, mean_grad_fn, oja, xsam
+from xsam_jax import curvature, mean_grad_fn, nnx_value_and_grad, oja, xsam
 
 images, labels = load_digits(return_X_y=True)
 images = images.astype(np.float32) / 16  # pixels are 0 to 16
@@ -58,25 +58,16 @@ def cross_entropy(model, x, y):
 # $$u = \frac{\nabla f(w + e)}{\lVert \nabla f(w + e) \rVert}, \quad e = \rho \frac{g}{\lVert g
 # \rVert}, \qquad d = u - \alpha \lvert \langle u, v \rangle \rvert v$$
 #
-# Both gradients must see the same images and the same dropout mask. That is what the lines around
-# `nnx.split` are for. They take the model apart into its parameters and the rest. The rest has the
-# counters of the random numbers. Each gradient starts from the same rest, so it draws the same
-# mask.
+# Both gradients must see the same images and the same dropout mask. `nnx_value_and_grad` takes care
+# of that. It stands in the place of `nnx.value_and_grad`, and gives `grad_fn` as well. The counters
+# of the random numbers go on once a step, as without X-SAM.
 
 
 # %%
 @nnx.jit
 def train_step(model, optimizer, x, y):
-    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
-
-    def loss_fn(params):
-        net = nnx.merge(graphdef, params, rest, copy=True)
-        return cross_entropy(net, x, y), nnx.state(net, nnx.Not(nnx.Param))
-
-    (loss, new), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
-    grad_fn = lambda params: jax.grad(loss_fn, has_aux=True)(params)[0]
+    loss, grads, grad_fn = nnx_value_and_grad(cross_entropy)(model, x, y)
     optimizer.update(model, grads, grad_fn=grad_fn)
-    nnx.update(model, new)
     return loss
 
 
