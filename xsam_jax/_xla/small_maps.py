@@ -24,10 +24,17 @@ Table = np.ndarray[tuple[int, int], Any]
 
 
 class Product(NamedTuple):
-    """A convolution as a matrix product, and whether that spreads the kernel out."""
+    """A convolution of NHWC and HWIO as a matrix product.
+
+    Attributes:
+      multiply: computes it.
+      spreads: whether it makes a larger copy of the kernel.
+      by_itself: whether it makes so much else that it should be a computation of its own.
+    """
 
     multiply: Callable[[chex.Array, chex.Array], chex.Array]
-    spreads: bool
+    spreads: bool = False
+    by_itself: bool = False
 
 
 def product(
