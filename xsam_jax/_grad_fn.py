@@ -26,7 +26,7 @@ _NOT_GIVEN = (
 _NOT_HANDED_ON = (
     ". Flax's TrainState.apply_gradients and some wrappers keep it to themselves: call "
     "state.tx.update(grads, state.opt_state, state.params, {name}=...), as the TrainState of "
-    "docs/recipes.md does. nnx.Optimizer.update(model, grads, {name}=...) hands it on"
+    "docs/recipes/flax.md does. nnx.Optimizer.update(model, grads, {name}=...) hands it on"
 )
 _ARGUMENTS = (
     "{name} must take the parameters alone, {name}(params), so bind the batch: "

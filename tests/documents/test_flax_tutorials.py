@@ -165,8 +165,8 @@ def executed(script: str, **names: Any) -> dict[str, Any]:
 
 
 def train_state_of_the_recipe() -> str:
-    """The methods that docs/recipes.md adds to a Linen `TrainState`."""
-    text = (ROOT / "docs" / "recipes.md").read_text()
+    """The methods that docs/recipes/flax.md adds to a Linen `TrainState`."""
+    text = (ROOT / "docs" / "recipes" / "flax.md").read_text()
     return text.split("    batch_stats: Any\n")[1].split("\nclass Net")[0]
 
 
