@@ -45,17 +45,19 @@ def _planned(fn: Callable[..., Any], *args: Any) -> int:
 
 @only_on_a_cpu
 @pytest.mark.parametrize(
-    ("fn", "channels", "images", "pixels"),
+    ("fn", "window", "channels", "images", "pixels"),  # without Winograd's form
     [
-        pytest.param(_gradient, 64, 64, 12, id="images"),
-        pytest.param(_gradient, 64, 64, 28, id="images, summed in parts"),
-        pytest.param(_product, 64, 64, 12, id="images of a product"),
-        pytest.param(_gradient, 192, 8, 8, id="kernels"),
+        pytest.param(_gradient, (3, 2), 64, 64, 12, id="images"),
+        pytest.param(_gradient, (3, 2), 64, 64, 28, id="images, summed in parts"),
+        pytest.param(_product, (3, 2), 64, 64, 12, id="images of a product"),
+        pytest.param(_gradient, (3, 3), 192, 7, 8, id="kernels"),
     ],
 )
-def test_copies_do_not_lie_about(fn: Any, channels: int, images: int, pixels: int) -> None:
+def test_copies_do_not_lie_about(
+    fn: Any, window: tuple[int, int], channels: int, images: int, pixels: int
+) -> None:
     args = (
-        [jnp.ones((3, 2, channels, channels), jnp.float32)] * 6,  # without Winograd's form
+        [jnp.ones((*window, channels, channels), jnp.float32)] * 6,
         jnp.ones((images, pixels, pixels, channels), jnp.float32),
     )
     assert _planned(xsam_jax.channels_last(fn), *args) < 0.8 * _planned(fn, *args)

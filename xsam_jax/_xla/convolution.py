@@ -87,13 +87,7 @@ def convolve(
         rhs = lax.transpose(rhs, (*kernel_space, in_features, out_features))
         return product(lhs, rhs)
 
-    order = np.argsort((out_batch, *out_space, out_channels))
-
     def transposed(lhs: chex.Array, rhs: chex.Array) -> chex.Array:
-        if dense is not None and dense.by_itself:
-            product = functools.partial(in_layout, summed)
-            result = _by_itself(product, lhs, rhs)
-            return lax.transpose(result.astype(out.dtype), order)
         # Of a kernel's gradient, whose features are the images, the input is there first, and the
         # cotangent comes last; of an input's gradient the kernel is there first.
         if features < batch:
@@ -107,6 +101,7 @@ def convolve(
             result = _in_parts(functools.partial(in_layout, summed), *pieces)
         else:
             result = in_layout(whole if dense is None else summed, lhs, rhs)
+        order = np.argsort((out_batch, *out_space, out_channels))
         return lax.transpose(result.astype(out.dtype), order)
 
     return lax.platform_dependent(lhs, rhs, cpu=transposed, default=original)
@@ -139,26 +134,9 @@ def _once_there(last: chex.Array, array: chex.Array) -> chex.Array:
     # On a mesh one device would have the number of which the condition is.
     if not (known and array.size >= _LARGE and _placement.on_no_mesh((last, array))):
         return array
-    return jnp.where(_always(last), array, jnp.zeros_like(array))
-
-
-def _by_itself(product: Product, lhs: chex.Array, rhs: chex.Array) -> chex.Array:
-    """Computes a product in a branch that is always taken, a computation of its own.
-
-    XLA:CPU would order what it is made of among the rest of the program, and keep it alive.
-    """
-    out = jax.eval_shape(product, lhs, rhs)
-    condition = _always(lhs) & _always(rhs)
-    result: chex.Array = lax.cond(
-        condition, product, lambda *_: jnp.zeros(out.shape, out.dtype), lhs, rhs
-    )
-    return result
-
-
-def _always(array: chex.Array) -> chex.Array:
-    """A condition of an array that holds, which XLA:CPU does not know before its last compiler."""
-    first = array[(0,) * array.ndim]
-    return _placement.anywhere(jnp.logical_or(first == first, first != first))
+    first = last[(0,) * last.ndim]
+    always = _placement.anywhere(jnp.logical_or(first == first, first != first))
+    return jnp.where(always, array, jnp.zeros_like(array))
 
 
 def _split(array: chex.Array, axis: int, parts: int) -> chex.Array:

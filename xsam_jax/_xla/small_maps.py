@@ -24,17 +24,10 @@ Table = np.ndarray[tuple[int, int], Any]
 
 
 class Product(NamedTuple):
-    """A convolution of NHWC and HWIO as a matrix product.
-
-    Attributes:
-      multiply: computes it.
-      spreads: whether it makes a larger copy of the kernel.
-      by_itself: whether it makes so much else that it should be a computation of its own.
-    """
+    """A convolution of NHWC and HWIO, and whether it makes a larger copy of the kernel."""
 
     multiply: Callable[[chex.Array, chex.Array], chex.Array]
-    spreads: bool = False
-    by_itself: bool = False
+    spreads: bool
 
 
 def product(

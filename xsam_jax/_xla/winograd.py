@@ -86,8 +86,8 @@ def product(
     size = _images_of_a_part(number, tiles.number, max(channels, outputs))
     dot = functools.partial(lax.dot_general, precision=precision)
     if not of_layer:
-        return Product(functools.partial(_gradient, dot, tiles, size), by_itself=True)
-    return Product(functools.partial(_layer, dot, tiles, (height, width), size), by_itself=True)
+        return Product(functools.partial(_gradient, dot, tiles, size), spreads=False)
+    return Product(functools.partial(_layer, dot, tiles, (height, width), size), spreads=True)
 
 
 def _images_of_a_part(images: int, tiles: int, channels: int) -> int:
