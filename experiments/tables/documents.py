@@ -17,6 +17,7 @@ TABLES: dict[str, Callable[..., str]] = {
         benchmarks.learning_rates,
         benchmarks.sizes,
         measurements.tracking,
+        measurements.tracking_in_evaluation,
         measurements.curvature,
         measurements.rates,
         figures.angles,

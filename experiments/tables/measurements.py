@@ -37,6 +37,21 @@ def tracking(results: Path, *trackers: str) -> str:
     return markdown(("tracker", "what it is", "gradients a step", *settings, "mean"), rows)
 
 
+def tracking_in_evaluation(results: Path, *trackers: str) -> str:
+    """Quality by two Hessians of a network with BatchNorm, in training and in evaluation mode."""
+    rows = [
+        (
+            f"`{row['tracker']}`",
+            f"{float(row['gradients_per_step']):.2f}",
+            f"{float(row['quality']):.2f}",
+            f"{float(row['quality_in_evaluation']):.2f}",
+        )
+        for row in read_csv(results / "tracking/tracking.csv")
+        if row["tracker"] in trackers and row["quality_in_evaluation"]
+    ]
+    return markdown(("tracker", "gradients a step", "training mode", "evaluation mode"), rows)
+
+
 def curvature(results: Path, *files: str) -> str:
     """The largest eigenvalue of a network's Hessian, and what it cost."""
     rows = []

@@ -161,6 +161,7 @@ def _name(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
                 xytext=(column, height),
                 fontsize=8,
                 va="center",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
                 arrowprops={"arrowstyle": "-", "color": "0.5", "linewidth": 0.6},
             )
 
