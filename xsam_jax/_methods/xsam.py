@@ -141,6 +141,7 @@ def xsam(
         norm = _linalg.norm(step.grads_adv)
         divisor = norm if normalize else jnp.ones_like(norm)
         along = jnp.abs(projection) if correction == "signed" else projection
+        # Eq. 9 to 11 in one pass: g_adv / ||g_adv|| - (alpha * |<g_adv, v>| / ||g_adv||) * v.
         removed = _linalg.ratio(jnp.asarray(strength(state.count), along.dtype) * along, divisor)
         direction = _linalg.combine((_linalg.reciprocal(divisor), step.grads_adv), (-removed, v))
         alignment = _linalg.ratio(projection, norm).astype(jnp.float32)
