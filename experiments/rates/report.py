@@ -59,7 +59,10 @@ def write_report(config: RatesConfig, lines: Iterable[Line]) -> None:
     header = (*Curve._fields, "learning_rate", "accuracy", "standard_error")
     rows = [(*curve, rate, *means[curve][rate]) for curve in means for rate in means[curve]]
     write_table(config.out / "rates.csv", header, rows)
-    text = f"{table(config, means)}\n\nMeans of {len(config.seeds)} seeds ± standard error.\n"
+    text = (
+        "# Learning rates\n\n![Held-out accuracy by learning rate](rates.png)\n\n"
+        f"{table(config, means)}\n\nMeans of {len(config.seeds)} seeds ± standard error.\n"
+    )
     write_atomically(config.out / "rates.md", text.encode())
     write_atomically(config.out / "rates.png", _draw(config, means))
 
