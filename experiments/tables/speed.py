@@ -37,6 +37,12 @@ _PROGRAMS = {
     CHOSEN_BETWEEN: "xsam, two steps, the one without a refresh",
     memory_first(BETWEEN): "xsam, q=5, memory first",
 }
+_NETWORKS = {
+    "simple_cnn": "six-layer CNN",
+    "resnet18": "ResNet-18",
+    "transformer": "transformer",
+    "transformer_large": "large transformer",
+}
 # README's, beside the published code.
 _BESIDE = ("published code, X-SAM, p=5 q=5", "xsam, p=5 q=5", "xsam, oja")
 # What is compared: the fields of a row, or of what the compiler says of it.
@@ -56,7 +62,7 @@ def ratios(results: Path, what: str, *files: str) -> str:
     """Time, memory or compilation of the steps of several networks, relative to optax's SAM."""
     columns = [_relative(read_json(results / file)["rows"], _FIELDS[what]) for file in files]
     names = dict.fromkeys(name for column in columns for name in column)
-    header = ("step", *(Path(file).stem for file in files))
+    header = ("step", *map(_title, files))
     rows = [
         (name, *(f"{column[name]:.2f}" if name in column else "" for column in columns))
         for name in names
@@ -73,7 +79,7 @@ def published(results: Path, file: str) -> str:
 def beside(results: Path, *files: str) -> str:
     """Time of the main steps on several networks, relative to SAM in X-SAM's published code."""
     columns = [code.relative(read_json(results / file)["seconds"]) for file in files]
-    header = ("step", *(Path(file).stem for file in files))
+    header = ("step", *map(_title, files))
     rows = [(name, *(f"{column[name]:.2f}" for column in columns)) for name in _BESIDE]
     return markdown(header, rows)
 
@@ -103,6 +109,12 @@ def allocator(results: Path, *networks: str) -> str:
         pairs = zip(kept, plain, strict=True)
         rows.append((network, ", ".join(f"{ours / theirs:.2f}" for ours, theirs in pairs)))
     return markdown(("network", "time with the variables to time without, each run"), rows)
+
+
+def _title(file: str) -> str:
+    """Name the network and the batch size of a file of `experiments.speed`."""
+    *_, network, batch_size = Path(file).stem.split("-")
+    return f"{_NETWORKS[network]}, batch {batch_size}"
 
 
 def _relative(rows: list[Mapping[str, Any]], field: str) -> dict[str, float]:
