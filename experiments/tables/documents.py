@@ -29,6 +29,7 @@ TABLES: dict[str, Callable[..., str]] = {
         speed.ratios,
         speed.published,
         speed.beside,
+        speed.shapes,
         speed.planned,
         speed.kernels,
         speed.allocator,

@@ -8,6 +8,7 @@ from experiments.common.files import read_json
 from experiments.common.tables import markdown
 from experiments.speed import gpu, tpu
 from experiments.speed import published as code
+from experiments.speed import shapes as layers
 from experiments.speed.compilation import Compiled
 from experiments.speed.steps import (
     BASELINE,
@@ -82,6 +83,12 @@ def beside(results: Path, *files: str) -> str:
     header = ("step", *map(_title, files))
     rows = [(name, *(f"{column[name]:.2f}" for column in columns)) for name in _BESIDE]
     return markdown(header, rows)
+
+
+def shapes(results: Path, file: str) -> str:
+    """Speed of each convolution of a network, by XLA, by `channels_last` and by oneDNN."""
+    record = read_json(results / file)
+    return _with_command(record, layers.table(record["rows"]))
 
 
 def planned(results: Path, file: str) -> str:
