@@ -42,13 +42,8 @@ class AlexNet(nnx.Module):
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Logits of a batch; ``train`` changes nothing here."""
         del train
-        x = max_pool(nnx.relu(self.conv1(images)))
-        x = max_pool(nnx.relu(self.conv2(x)))
-        x = nnx.relu(self.conv3(x))
-        x = nnx.relu(self.conv4(x))
-        x = max_pool(nnx.relu(self.conv5(x)))
         # One pixel is left of images of up to 32x32, so this only drops the two axes.
-        return self.head(global_pool(x))
+        return self.head(global_pool(_features(self, images)))
 
 
 class AlexNet3x3(nnx.Module):
@@ -70,10 +65,15 @@ class AlexNet3x3(nnx.Module):
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Logits of a batch; ``train`` changes nothing here."""
         del train
-        x = max_pool(nnx.relu(self.conv1(images)))
-        x = max_pool(nnx.relu(self.conv2(x)))
-        x = nnx.relu(self.conv3(x))
-        x = nnx.relu(self.conv4(x))
-        x = max_pool(nnx.relu(self.conv5(x)))
+        x = _features(self, images)
         x = nnx.relu(self.dense1(x.reshape(len(x), -1)))
         return self.head(nnx.relu(self.dense2(x)))
+
+
+def _features(network: AlexNet | AlexNet3x3, images: jax.Array) -> jax.Array:
+    """Apply the five convolutions, with poolings after the first, the second and the last."""
+    x = max_pool(nnx.relu(network.conv1(images)))
+    x = max_pool(nnx.relu(network.conv2(x)))
+    x = nnx.relu(network.conv3(x))
+    x = nnx.relu(network.conv4(x))
+    return max_pool(nnx.relu(network.conv5(x)))
