@@ -11,6 +11,8 @@ from collections.abc import Iterator
 import jax
 import pytest
 
+from tests.documents.blocks import as_users_do
+
 # Eight devices on the CPU; and what the compiler would optimise is run a few times only.
 _FLAGS = (
     "--xla_force_host_platform_device_count=8",
@@ -33,4 +35,11 @@ def strict_numerics(request: pytest.FixtureRequest) -> Iterator[None]:
         jax.numpy_dtype_promotion("strict"),
         jax.numpy_rank_promotion("raise"),
     ):
+        yield
+
+
+@pytest.fixture
+def float32_as_users_do() -> Iterator[None]:
+    """Undo the strict numerics, for tests of what a user's own script sees."""
+    with jax.enable_x64(False), as_users_do():
         yield

@@ -19,14 +19,7 @@ from xsam_jax import curvature
 LONGEST = 500  # characters of a message; a structure as JAX prints it takes 1,500
 
 
-@pytest.fixture(autouse=True)
-def as_users_do() -> Any:
-    with (
-        jax.enable_x64(False),
-        jax.numpy_dtype_promotion("standard"),
-        jax.numpy_rank_promotion("allow"),
-    ):
-        yield
+pytestmark = pytest.mark.usefixtures("float32_as_users_do")
 
 
 W = {"dense": {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}}

@@ -11,15 +11,7 @@ from flax import nnx
 
 from tests.documents.text import ROOT
 
-
-@pytest.fixture(autouse=True)
-def as_users_do() -> Any:
-    with (
-        jax.enable_x64(False),
-        jax.numpy_dtype_promotion("standard"),
-        jax.numpy_rank_promotion("allow"),
-    ):
-        yield
+pytestmark = pytest.mark.usefixtures("float32_as_users_do")
 
 
 def recipe() -> dict[str, Any]:
