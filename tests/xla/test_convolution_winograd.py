@@ -13,50 +13,25 @@ from jax import export, lax
 import xsam_jax
 from tests.meshes import mesh_of
 from tests.platforms import only_on_a_cpu
+from tests.xla.convolutions import (
+    Convolve,
+    all_derivatives,
+    all_three,
+    count_convolutions,
+    layer,
+    operands,
+)
 
-Convolve = Callable[[chex.Array, chex.Array], chex.Array]
-Gradients = Callable[[chex.Array, chex.Array, chex.Array], Any]
 Shape = tuple[int, int, int, int]
 
 
-def _layer(padding: Any = "SAME", strides: tuple[int, int] = (1, 1), **params: Any) -> Convolve:
-    def convolve(x: chex.Array, kernel: chex.Array) -> chex.Array:
-        numbers = ("NHWC", "HWIO", "NHWC")
-        return lax.conv_general_dilated(
-            x, kernel, strides, padding, dimension_numbers=numbers, **params
-        )
-
-    return convolve
-
-
 def _operands(
-    convolve: Convolve, images: Shape, outputs: int = 64, window: int = 3, dtype: Any = jnp.float64
+    convolve: Convolve, images: Shape, outputs: int = 64, dtype: Any = jnp.float64
 ) -> list[chex.Array]:
-    """Images, a kernel and a cotangent."""
-    draw = np.random.default_rng(3).normal
-    x = jnp.asarray(draw(size=images), dtype)
-    kernel = jnp.asarray(draw(size=(window, window, images[-1], outputs)), dtype)
-    out = jax.eval_shape(convolve, x, kernel)
-    return [x, kernel, jnp.asarray(draw(size=out.shape), dtype)]
+    return operands(convolve, images, (3, 3), outputs, dtype)
 
 
-def _all_three(convolve: Convolve) -> Gradients:
-    """The layer, its input's gradient and its kernel's."""
-
-    def gradients(x: chex.Array, kernel: chex.Array, cotangent: chex.Array) -> Any:
-        out, pull = jax.vjp(convolve, x, kernel)
-        return out, *pull(cotangent)
-
-    return gradients
-
-
-FAST = xsam_jax.channels_last(_all_three(_layer()))
-
-
-def _convolutions(fn: Callable[..., Any], *args: Any, platform: str = "cpu") -> int:
-    lowered = jax.jit(fn).trace(*args).lower(lowering_platforms=(platform,))
-    text: str = lowered.as_text()
-    return text.count("stablehlo.convolution")
+FAST = xsam_jax.channels_last(all_three(layer()))
 
 
 @pytest.mark.parametrize(
@@ -72,55 +47,59 @@ def _convolutions(fn: Callable[..., Any], *args: Any, platform: str = "cpu") -> 
     ],
 )
 def test_the_same_numbers_without_a_convolution(padding: Any, images: Shape) -> None:
-    gradients = _all_three(_layer(padding))
-    args = _operands(_layer(padding), images)
+    gradients = all_three(layer(padding))
+    args = _operands(layer(padding), images)
     fast, expected = xsam_jax.channels_last(gradients), gradients(*args)
     chex.assert_trees_all_close(jax.jit(fast)(*args), expected, rtol=1e-10, atol=1e-10)
-    assert _convolutions(fast, *args) == 0
-    assert _convolutions(fast, *args, platform="cuda") == _convolutions(gradients, *args) == 3
+    assert count_convolutions(fast, *args) == 0
+    assert (
+        count_convolutions(fast, *args, platform="cuda")
+        == count_convolutions(gradients, *args)
+        == 3
+    )
 
 
 def test_channels_first() -> None:
-    x, kernel, cotangent = _operands(_layer(), (8, 8, 8, 64))
+    x, kernel, cotangent = _operands(layer(), (8, 8, 8, 64))
     first: Convolve = lambda x, kernel: lax.conv(x, kernel, (1, 1), "SAME")
     args = x.transpose(0, 3, 1, 2), kernel.transpose(3, 2, 0, 1), cotangent.transpose(0, 3, 1, 2)
-    fast = xsam_jax.channels_last(_all_three(first))
-    expected = _all_three(first)(*args)
+    fast = xsam_jax.channels_last(all_three(first))
+    expected = all_three(first)(*args)
     chex.assert_trees_all_close(jax.jit(fast)(*args), expected, rtol=1e-10, atol=1e-10)
-    assert _convolutions(fast, *args) == 0
+    assert count_convolutions(fast, *args) == 0
 
 
 @pytest.mark.parametrize(
-    ("layer", "images", "outputs", "window", "remaining"),
+    ("convolve", "images", "outputs", "window", "remaining"),
     [
-        (_layer(strides=(2, 1)), (16, 16, 16, 64), 64, 3, 3),
-        (_layer(rhs_dilation=(2, 2)), (16, 16, 16, 64), 64, 3, 3),
-        (_layer(feature_group_count=2), (16, 16, 16, 128), 64, 3, 3),
-        (_layer(), (16, 16, 16, 64), 64, 5, 3),
-        (_layer(), (16, 16, 16, 64), 64, 1, 3),
-        (_layer(), (32, 5, 5, 64), 64, 3, 3),  # nine tiles in the place of 6.25
-        (_layer(), (7, 8, 8, 64), 64, 3, 3),  # 112 tiles
-        (_layer(), (16, 16, 16, 16), 32, 3, 3),
-        (_layer(), (16, 16, 16, 32), 32, 3, 2),  # all but the kernel's gradient
-        (_layer(), (16, 16, 16, 32), 64, 3, 0),
+        (layer(strides=(2, 1)), (16, 16, 16, 64), 64, 3, 3),
+        (layer(rhs_dilation=(2, 2)), (16, 16, 16, 64), 64, 3, 3),
+        (layer(feature_group_count=2), (16, 16, 16, 128), 64, 3, 3),
+        (layer(), (16, 16, 16, 64), 64, 5, 3),
+        (layer(), (16, 16, 16, 64), 64, 1, 0),
+        (layer(), (32, 5, 5, 64), 64, 3, 3),  # nine tiles in the place of 6.25
+        (layer(), (7, 8, 8, 64), 64, 3, 3),  # 112 tiles
+        (layer(), (16, 16, 16, 16), 32, 3, 3),
+        (layer(), (16, 16, 16, 32), 32, 3, 2),  # all but the kernel's gradient
+        (layer(), (16, 16, 16, 32), 64, 3, 0),
     ],
 )
 def test_where_it_would_not_be_faster(
-    layer: Convolve, images: Shape, outputs: int, window: int, remaining: int
+    convolve: Convolve, images: Shape, outputs: int, window: int, remaining: int
 ) -> None:
     x = jnp.ones(images)
     groups = 2 if images[-1] == 128 else 1
     kernel = jnp.ones((window, window, images[-1] // groups, outputs))
-    args = x, kernel, jnp.ones(jax.eval_shape(layer, x, kernel).shape)
-    assert _convolutions(xsam_jax.channels_last(_all_three(layer)), *args) == remaining
+    args = x, kernel, jnp.ones(jax.eval_shape(convolve, x, kernel).shape)
+    assert count_convolutions(xsam_jax.channels_last(all_three(convolve)), *args) == remaining
 
 
 @pytest.mark.parametrize("images", [(16, 8, 8, 64), (32, 4, 4, 256)])
 def test_float32_is_right_to_a_few_roundings(images: Shape) -> None:
-    args = _operands(_layer(), images)
+    args = _operands(layer(), images)
     few = [array.astype(jnp.float32) for array in args]
     found = jax.jit(FAST)(*few)
-    exact = _all_three(_layer())(*(array.astype(jnp.float64) for array in few))
+    exact = all_three(layer())(*(array.astype(jnp.float64) for array in few))
     for array, reference in zip(found, exact, strict=True):
         assert array.dtype == jnp.float32
         error = np.linalg.norm(array.astype(jnp.float64) - reference) / np.linalg.norm(reference)
@@ -129,8 +108,8 @@ def test_float32_is_right_to_a_few_roundings(images: Shape) -> None:
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_few_digits_are_rounded_once(dtype: Any) -> None:
-    args = _operands(_layer(), (8, 8, 8, 64), dtype=dtype)
-    exact = _all_three(_layer())(*(array.astype(jnp.float64) for array in args))
+    args = _operands(layer(), (8, 8, 8, 64), dtype=dtype)
+    exact = all_three(layer())(*(array.astype(jnp.float64) for array in args))
     half = {jnp.float16: 2.0**-11, jnp.bfloat16: 2.0**-8}[dtype]
     for array, reference in zip(jax.jit(FAST)(*args), exact, strict=True):
         assert array.dtype == dtype
@@ -140,17 +119,9 @@ def test_few_digits_are_rounded_once(dtype: Any) -> None:
 
 def test_derivatives_and_batches() -> None:
     """Of what was rewritten, in forward and in reverse mode, and under `jax.vmap`."""
-    args, gradients = _operands(_layer(), (32, 4, 4, 40), 40), _all_three(_layer())
-    tangents = [jnp.flip(array) for array in args]
-    batched = [jnp.stack([array, jnp.flip(array)]) for array in args]
-
-    def of(fn: Gradients) -> Any:
-        reverse = jax.vjp(fn, *args)[1](gradients(*tangents))
-        shared = jax.vmap(fn, (0, None, 0))(batched[0], args[1], batched[2])
-        return jax.jvp(fn, args, tangents), reverse, jax.vmap(fn)(*batched), shared
-
-    found = jax.jit(lambda: of(FAST))()
-    chex.assert_trees_all_close(found, of(gradients), rtol=1e-9, atol=1e-9)
+    args, gradients = _operands(layer(), (32, 4, 4, 40), 40), all_three(layer())
+    found = jax.jit(lambda: all_derivatives(FAST, args))()
+    chex.assert_trees_all_close(found, all_derivatives(gradients, args), rtol=1e-9, atol=1e-9)
 
 
 def test_a_product_with_the_hessian_in_a_loop() -> None:
@@ -158,14 +129,14 @@ def test_a_product_with_the_hessian_in_a_loop() -> None:
     x, kernels = jnp.asarray(draw(size=(32, 4, 4, 40))), jnp.asarray(draw(size=(2, 3, 3, 40, 40)))
 
     def loss(kernels: chex.Array) -> chex.Array:
-        layer = lambda y, kernel: (jnp.tanh(_layer()(y, kernel) / 20), None)
-        return jnp.sum(lax.scan(layer, x, kernels)[0] ** 2)
+        one = lambda y, kernel: (jnp.tanh(layer()(y, kernel) / 20), None)
+        return jnp.sum(lax.scan(one, x, kernels)[0] ** 2)
 
     gradient = jax.grad(loss)
     product = jax.jit(lambda v: xsam_jax.curvature.hvp(gradient, kernels, v))
     expected = jax.jvp(gradient, (kernels,), (kernels,))[1]
     chex.assert_trees_all_close(product(kernels), expected, rtol=1e-9, atol=1e-9)
-    assert _convolutions(product, kernels) == 0
+    assert count_convolutions(product, kernels) == 0
 
 
 @only_on_a_cpu
@@ -180,21 +151,21 @@ def test_memory_of_a_part(images: int) -> None:
         return size
 
     for place in range(3):
-        fn = lambda *args, place=place: _all_three(_layer())(*args)[place]
+        fn = lambda *args, place=place: all_three(layer())(*args)[place]
         added = planned(xsam_jax.channels_last(fn)) - planned(fn)
         assert added < 2.5 * 2**20 * x.dtype.itemsize + x.nbytes
 
 
 def test_what_is_left_as_it_was() -> None:
     """Meshes, integers, and an unknown number of images."""
-    x, kernel, _ = _operands(_layer(), (8, 8, 8, 64))
-    fast = xsam_jax.channels_last(_layer())
-    assert _convolutions(fast, x, kernel) == 0
+    x, kernel, _ = _operands(layer(), (8, 8, 8, 64))
+    fast = xsam_jax.channels_last(layer())
+    assert count_convolutions(fast, x, kernel) == 0
     with jax.set_mesh(mesh_of(2)):
-        assert _convolutions(fast, x, kernel) == 1
+        assert count_convolutions(fast, x, kernel) == 1
     whole = [jnp.round(9 * array).astype(jnp.int32) for array in (x, kernel)]
-    chex.assert_trees_all_equal(jax.jit(fast)(*whole), _layer()(*whole))
+    chex.assert_trees_all_equal(jax.jit(fast)(*whole), layer()(*whole))
     (symbolic,) = export.symbolic_args_specs((x,), ("n, _, _, _",))
     exported = export.export(jax.jit(fast), platforms=["cpu"])(symbolic, kernel)
-    np.testing.assert_allclose(exported.call(x, kernel), _layer()(x, kernel), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(exported.call(x, kernel), layer()(x, kernel), rtol=1e-9, atol=1e-9)
     assert jax.jit(fast)(x[:0], kernel).shape == (0, 8, 8, 64)

@@ -40,10 +40,10 @@ def channels_last(fn: Callable[P, T]) -> Callable[P, T]:
 
     The result is bit-identical to that of the function outside of all loops but for those that
     round differently: grouped convolutions; those that sum 6,144 terms or more, such as kernels'
-    gradients of a batch of images; windows larger than their image, such as 3x3 on 2x2 pixels,
-    which are matrix products here and take a tenth of the time or less; and 3x3 windows of stride
-    one on many channels, which have Winograd's form and take two thirds of it or less (there a
-    number that is not finite also makes its neighbours so, of 4x4 pixels).
+    gradients of a batch of images; windows of one pixel, and those larger than their image, such as
+    3x3 on 2x2 pixels, which are matrix products here and take a tenth of the time or less; and 3x3
+    windows of stride one on many channels, which have Winograd's form and take two thirds of it or
+    less (there a number that is not finite also makes its neighbours so, of 4x4 pixels).
 
     On GPU and TPU the program stays as it was. It reaches convolutions inside the function's own
     loops, branches, ``jit``, ``jax.shard_map``, ``jax.checkpoint`` and custom derivatives. Apply it

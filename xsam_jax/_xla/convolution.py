@@ -13,8 +13,8 @@ XLA:CPU also makes every transposed copy as soon as it can, and the copies lie a
 used: those of a network's kernels from the start of a gradient until it comes back to their layer.
 They are made to wait for the operand that comes last.
 
-A window that is larger than its image is slow in every layout: that becomes a matrix product. And
-3x3 windows have a form with fewer multiplications.
+A window that is larger than its image, or of one pixel, is slow in every layout: both become matrix
+products. And 3x3 windows have a form with fewer multiplications.
 """
 
 import functools
@@ -30,7 +30,7 @@ from jax import lax
 from jax.extend.core.primitives import conv_general_dilated_p
 
 from xsam_jax import _placement, _sums
-from xsam_jax._xla import small_maps, winograd
+from xsam_jax._xla import pointwise, small_maps, winograd
 
 _LONG = 3072  # terms of a sum, which fit into a core's cache
 _LARGE = 2**18  # elements of an array whose copy should not lie about
@@ -57,7 +57,8 @@ def convolve(
     floating = jnp.issubdtype(out.dtype, jnp.floating)
     # In a mesh images may lie on different devices.
     alone = _placement.on_no_mesh((lhs, rhs)) and _one_group(**params)
-    dense = None
+    dense = None  # a form as matrix products
+    in_parts = alone
     if alone and floating:
         pixels = [
             [array.shape[axis] for axis in axes]
@@ -66,6 +67,8 @@ def convolve(
         channels = lhs.shape[features], rhs.shape[out_features]
         for form in (small_maps, winograd):
             dense = dense or form.product(pixels, lhs.shape[batch], *channels, **params)
+        in_parts = dense is None  # the others divide their sums themselves, or have short ones
+        dense = dense or pointwise.product(pixels, **params)
     if dimension_numbers == fast and dense is None:
         return original(lhs, rhs)
 
@@ -95,7 +98,7 @@ def convolve(
         elif dimension_numbers != fast or (dense is not None and dense.spreads):
             rhs = _once_there(lhs, rhs)
         terms = math.prod(rhs.shape[axis] for axis in (in_features, *kernel_space))
-        parts = _parts(terms, lhs.shape[features]) if alone and dense is None else 1
+        parts = _parts(terms, lhs.shape[features]) if in_parts else 1
         if parts > 1:
             pieces = _split(lhs, features, parts), _split(rhs, in_features, parts)
             result = _in_parts(functools.partial(in_layout, summed), *pieces)
