@@ -12,10 +12,10 @@ from experiments.tracking.candidates import all_watchers
 Rows = Sequence[Mapping[str, str]]
 
 
-def tracking(results: Path, *trackers: str) -> str:
+def tracking(results: Path, folder: str, *trackers: str) -> str:
     """Quality and cost of trackers of the eigenvector, all or some."""
     by_tracker: dict[str, dict[str, Mapping[str, str]]] = {}
-    for row in read_csv(results / "tracking/tracking.csv"):
+    for row in read_csv(results / folder / "tracking.csv"):
         by_tracker.setdefault(row["tracker"], {})[row["setting"]] = row
     settings = dict.fromkeys(s for found in by_tracker.values() for s in found)
     titles = {name: watcher.title for name, watcher in all_watchers().items()}

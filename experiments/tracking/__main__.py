@@ -2,6 +2,7 @@
 
 python -m experiments.tracking                            # three settings, five seeds: 40 minutes
 python -m experiments.tracking --settings mlp --seeds 1    # a minute
+python -m experiments.tracking --trackers p5 oja_0.3       # these two alone
 
 SAM trains a network; all trackers watch the same steps and change none. From step 100 on the vector
 of each is compared with the eigenvector v_1 of the largest eigenvalue lambda_1 of the training loss
@@ -38,6 +39,8 @@ class TrackingConfig:
     """Network and data."""
     seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
     """Seeds of the initial parameters and the order of the batches."""
+    trackers: tuple[str, ...] | None = None
+    """Names of the trackers, as in the table of results/tracking (None: all)."""
     steps: int = 400
     """Steps of the training."""
     batch_size: int = 256
@@ -72,7 +75,7 @@ def measure(config: TrackingConfig) -> None:
     sizes = Sizes(*(getattr(config, name) for name in Sizes._fields))
     make_folder(config.out / "runs")
     _refuse_other_options(config.out / "runs", sizes)
-    watchers = all_watchers()
+    watchers = chosen(config.trackers)
     ready: dict[SettingName, tuple[Problem, Mapping[str, Watcher], Programs]] = {}
     # Seed by seed, so that a stopped measurement has something of every setting.
     for seed in config.seeds:
@@ -96,6 +99,23 @@ def measure(config: TrackingConfig) -> None:
             )
             print(f"{SETTINGS[name].title}, seed {seed}: {seconds:.0f} s of CPU time", flush=True)
     write_report(config.out, watchers)
+
+
+def chosen(names: tuple[str, ...] | None) -> Mapping[str, Watcher]:
+    """Take the trackers of these names, or all.
+
+    Raises:
+        UserError: There is no such tracker, or no name.
+    """
+    watchers = all_watchers()
+    if names is None:
+        return watchers
+    unknown = [name for name in names if name not in watchers]
+    if unknown or not names:
+        raise UserError(
+            f"--trackers must be among {', '.join(watchers)}, not {', '.join(unknown) or 'none'}."
+        )
+    return {name: watchers[name] for name in names}
 
 
 def of_problem(watchers: Mapping[str, Watcher], problem: Problem) -> Mapping[str, Watcher]:

@@ -199,6 +199,9 @@ def all_watchers() -> dict[str, Watcher]:
         ),
         "p1": on_vector("every step, weight 0.1", "products", 4.0, averaged(0.1)),
         "p20_difference": on_vector("p=20 q=1, differences", "products", 2.05, differences(20)),
+        "p5_q5_part": from_library(
+            "p=5 q=5 on 1/4 of the batch", "part", 2.5, power(5), part=1 / 4
+        ),
         "p5_part": from_library(
             "p=5 q=1 on 1/8 of the batch", "part", 2.05, power(5, 1), part=1 / 8
         ),

@@ -26,7 +26,10 @@ Scores = Mapping[SettingName, Mapping[str, NDArray[np.float64]]]
 
 
 def scores(runs: list[Mapping[str, Any]], of: str) -> Scores:
-    """Average a measurement of every tracker, such as its quality, for each setting and seed."""
+    """Average a measurement of every tracker, such as its quality, for each setting and seed.
+
+    Of the trackers that all runs of a setting have.
+    """
     found: dict[SettingName, dict[str, NDArray[np.float64]]] = {}
     for name in SETTINGS:
         of_setting = [run[of] for run in runs if run["setting"] == name and of in run]
@@ -34,6 +37,7 @@ def scores(runs: list[Mapping[str, Any]], of: str) -> Scores:
             found[name] = {
                 tracker: np.array([np.mean(run[tracker]) for run in of_setting])
                 for tracker in of_setting[0]
+                if all(tracker in run for run in of_setting)
             }
     return found
 

@@ -50,7 +50,8 @@ def test_two_tables(results: Path) -> None:
         ("rates digits", "rates"),
         ("accuracy digits", "FOLDER NETWORK METHODS..."),
         ("accuracy digits mlp", "report.md"),
-        ("tracking", "tracking.csv"),
+        ("tracking", "FOLDER TRACKERS..."),
+        ("tracking nowhere", "tracking.csv"),
     ],
 )
 def test_what_cannot_be_written_is_named(results: Path, place: str, named: str) -> None:
