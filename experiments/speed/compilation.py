@@ -45,7 +45,7 @@ STEPS = ("sgd", BASELINE, "sam", "xsam, oja", "xsam, subspace", REFRESH, CHOSEN_
 
 
 @dataclass(frozen=True, kw_only=True)
-class AbsentConfig:
+class CompilationConfig:
     """Options of a program that compiles for a device that is not there."""
 
     model: WorkloadName = "simple_cnn"
@@ -65,7 +65,7 @@ def shapes_on(sharding: Sharding, tree: Any) -> Any:
     )
 
 
-def steps_for(config: AbsentConfig, device: jax.Device) -> tuple[dict[str, Step], Any, Any]:
+def steps_for(config: CompilationConfig, device: jax.Device) -> tuple[dict[str, Step], Any, Any]:
     """Make the steps, parameters and batch to be compiled for a device.
 
     Returns:
@@ -86,7 +86,7 @@ def steps_for(config: AbsentConfig, device: jax.Device) -> tuple[dict[str, Step]
 
 
 def save(
-    config: AbsentConfig,
+    config: CompilationConfig,
     program: str,
     steps: dict[str, dict[str, float]],
     *,

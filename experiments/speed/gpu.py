@@ -21,7 +21,7 @@ from jax.experimental import topologies
 
 from experiments.common.errors import UserError, command_line, exit_on_user_error
 from experiments.common.tables import markdown
-from experiments.speed.compilation import AbsentConfig, compiled, memory_of, save, steps_for
+from experiments.speed.compilation import CompilationConfig, compiled, memory_of, save, steps_for
 from experiments.speed.steps import BASELINE, Step
 
 # What the compiler asks of a GPU. Figures of NVIDIA's H100 SXM data sheet and CUDA's tables.
@@ -47,7 +47,7 @@ _NO_KERNELS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class KernelsConfig(AbsentConfig):
+class KernelsConfig(CompilationConfig):
     """Options of the compilations."""
 
     out: Path = Path("runs/kernels")

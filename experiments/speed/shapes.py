@@ -13,8 +13,6 @@ a GPU. Nothing else may run on the machine meanwhile.
 Runtime: minutes on two cores. Expected: docs/cost.md.
 """
 
-import importlib.metadata
-import importlib.util
 import math
 import time
 from collections import Counter
@@ -32,11 +30,11 @@ from jax.extend import core
 from jax.extend.core.primitives import conv_general_dilated_p
 
 from experiments.common.errors import UserError, command_line, exit_on_user_error
-from experiments.common.files import make_folder, write_json
-from experiments.common.machine import device, versions
-from experiments.common.options import AT_LEAST_ONE, check, command
+from experiments.common.files import make_folder
+from experiments.common.options import AT_LEAST_ONE, check
 from experiments.common.tables import markdown
 from experiments.models import ModelName
+from experiments.speed.pytorch import need_pytorch, save
 from experiments.speed.workloads import image_workload
 from xsam_jax import channels_last
 
@@ -211,10 +209,7 @@ def main() -> None:
         config = command_line(ShapesConfig, "experiments.speed.shapes", __doc__)
         check("batch-size", config.batch_size, AT_LEAST_ONE)
         check("rounds", config.rounds, AT_LEAST_ONE)
-        if importlib.util.find_spec("torch") is None:
-            raise UserError(
-                "experiments.speed.shapes needs PyTorch: pip install -e '.[published]'."
-            )
+        need_pytorch("experiments.speed.shapes")
         make_folder(config.out)
         work = image_workload(config.model, _SHAPE)
         found = convolutions(work.loss, work.params, work.batch(config.batch_size))
@@ -229,21 +224,14 @@ def main() -> None:
             }
             for layer, times in found.items()
         ]
-        record = {
-            "command": command(
-                "experiments.speed.shapes",
-                model=config.model,
-                batch_size=config.batch_size,
-                rounds=config.rounds,
-            ),
-            "device": device(),
-            "versions": versions() | {"torch": importlib.metadata.version("torch")},
-            "rows": rows,
+        options = {
+            "model": config.model,
+            "batch_size": config.batch_size,
+            "rounds": config.rounds,
         }
-        file = config.out / f"{config.model}-{config.batch_size}.json"
-        write_json(file, record)
         print(table(rows))
-        print(f"written to {file}")
+        file = config.out / f"{config.model}-{config.batch_size}.json"
+        save(file, "experiments.speed.shapes", options, rows=rows)
 
 
 if __name__ == "__main__":

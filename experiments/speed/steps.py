@@ -20,6 +20,8 @@ REFRESH, BETWEEN = "xsam, q=5, refresh", "xsam, q=5, between"
 # Power iteration as two compiled steps, between which the training loop chooses.
 CHOSEN_REFRESH, CHOSEN_BETWEEN = "xsam, refresh=True", "xsam, refresh=False"
 FAST_SGD = "sgd, channels_last"
+# A refresh of one product in the place of five.
+ONE = "xsam, q=1, refresh"
 QUARTER, PARTS = "the same on 1/4 of the batch", "the same in 4 parts"
 
 # XLA:CPU orders a program's operations so that many may run at once, which keeps more of their
@@ -88,9 +90,9 @@ def all_steps(work: Workload) -> dict[str, Step]:
     def chained(method: optax.GradientTransformation, **kwargs: Any) -> Step:
         return step(optax.chain(method, base()), **kwargs)
 
-    power = partial(
-        chained, xsam_jax.xsam(), curvature=None if work.evaluation is None else of_the_whole
-    )
+    evaluation = None if work.evaluation is None else of_the_whole
+    power = partial(chained, xsam_jax.xsam(), curvature=evaluation)
+    one_product = xsam_jax.xsam(eigenvector=xsam_jax.power_iteration(iters=1))
     optax_sam = optax.contrib.sam(
         base(), optax.chain(optax.contrib.normalize(), optax.sgd(0.05)), opaque_mode=True
     )
@@ -108,6 +110,7 @@ def all_steps(work: Workload) -> dict[str, Step]:
         "xsam, oja": chained(xsam_jax.xsam(eigenvector=xsam_jax.oja())),
         "xsam, subspace": chained(xsam_jax.xsam(eigenvector=xsam_jax.subspace())),
         REFRESH: power(),
+        ONE: chained(one_product, curvature=evaluation),
         QUARTER: chained(xsam_jax.xsam(), curvature=of_a_quarter),
         PARTS: chained(xsam_jax.xsam(), curvature=in_parts),
         BETWEEN: power(between=True),

@@ -9,6 +9,7 @@ from experiments.speed.steps import (
     BETWEEN,
     CHOSEN_BETWEEN,
     CHOSEN_REFRESH,
+    ONE,
     PARTS,
     QUARTER,
     REFRESH,
@@ -76,15 +77,16 @@ def table(rows: list[Row]) -> str:
         lines.append((row.name, *times, *compiled))
     ratios = {row.name: row.ratio for row in rows}
     for refresh, between, how in (
-        (REFRESH, BETWEEN, ""),
-        (QUARTER, BETWEEN, " on 1/4"),
-        (PARTS, BETWEEN, " in 4 parts"),
-        (CHOSEN_REFRESH, CHOSEN_BETWEEN, ", two steps"),
-        (memory_first(REFRESH), memory_first(BETWEEN), ", memory first"),
+        (REFRESH, BETWEEN, "q=5"),
+        (ONE, BETWEEN, "q=1"),
+        (QUARTER, BETWEEN, "q=5 on 1/4"),
+        (PARTS, BETWEEN, "q=5 in 4 parts"),
+        (CHOSEN_REFRESH, CHOSEN_BETWEEN, "q=5, two steps"),
+        (memory_first(REFRESH), memory_first(BETWEEN), "q=5, memory first"),
     ):
         if refresh in ratios and between in ratios:
             for p in PERIODS:
                 mean = mean_of(p, ratios[refresh], ratios[between])
-                name = f"xsam, p={p} q=5{how}, mean of {p} steps"
+                name = f"xsam, p={p} {how}, mean of {p} steps"
                 lines.append((name, "", f"{mean:.2f}", *[""] * 5))
     return markdown(header, lines)

@@ -20,12 +20,12 @@ from jax.experimental import topologies
 
 from experiments.common.errors import UserError, command_line, exit_on_user_error
 from experiments.common.tables import markdown
-from experiments.speed.compilation import AbsentConfig, Compiled, compile_step, save, steps_for
+from experiments.speed.compilation import CompilationConfig, Compiled, compile_step, save, steps_for
 from experiments.speed.steps import BASELINE
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannedConfig(AbsentConfig):
+class PlannedConfig(CompilationConfig):
     """Options of the compilations."""
 
     topology: str = "v5e:2x2"

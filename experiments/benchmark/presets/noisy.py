@@ -9,8 +9,8 @@ has three times the trials: with 24 in wider ranges SAM's best one was 1.8 point
 
 Hardware: two cores of an Intel Xeon and of an AMD EPYC. Runtime: 25 minutes of CPU time, 4,320 runs
 for the tuning and 300 that count. Expected (results/noisy): SGD 89.4 %, SAM 91.6 %, what normalises
-the gradient 92.3 to 92.7 % but for X-SAM with Oja's rule, 90.7 %, of which one run fell to 54 %. Other
-seeds (results/noisy_again):
+the gradient 92.3 to 92.7 % but for X-SAM with Oja's rule, 90.7 %, of which one run fell to 54 %.
+Other seeds (results/noisy_again):
 
     --tuning-seeds $(seq 200 205) --seeds $(seq 20 39)
 """

@@ -8,7 +8,7 @@ import pytest
 
 from experiments.common.errors import UserError
 from experiments.speed.published import _FILES, load, main, table
-from experiments.speed.steps import BASELINE, BETWEEN, REFRESH
+from experiments.speed.steps import BASELINE, BETWEEN, ONE, QUARTER, REFRESH
 from tests.experiments.conftest import Fails
 
 
@@ -33,10 +33,20 @@ def test_files_are_imported_from_the_folder_and_nowhere_else(tmp_path: Path) -> 
 def test_schedules_are_means_over_their_steps() -> None:
     theirs = {"SAM": 2.0, "between": 2.0, "refresh": 12.0}
     taken = {f"published code, {name}": [value, value, 99.0] for name, value in theirs.items()}
-    ours = {BASELINE: 1.0, "sam": 1.0, BETWEEN: 1.0, REFRESH: 7.0, "xsam, oja": 1.5}
+    ours = {
+        BASELINE: 1.0,
+        "sam": 1.0,
+        BETWEEN: 1.0,
+        REFRESH: 7.0,
+        ONE: 2.0,
+        QUARTER: 4.0,
+        "xsam, oja": 1.5,
+    }
     taken |= {name: [value] for name, value in {**ours, "xsam, subspace": 1.25}.items()}
     lines = table(taken).splitlines()
     assert "| published code, X-SAM, p=5 q=5 | 4.00 | 2.00 |" in lines
     assert "| xsam, p=5 q=5 | 2.20 | 1.10 |" in lines
     assert "| xsam, p=3 q=5 | 3.00 | 1.50 |" in lines
+    assert "| xsam, p=5 q=1 | 1.20 | 0.60 |" in lines
+    assert "| xsam, p=5 q=5 on 1/4 of the batch | 1.60 | 0.80 |" in lines
     assert "| xsam, oja | 1.50 | 0.75 |" in lines
