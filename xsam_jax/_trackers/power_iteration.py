@@ -107,7 +107,7 @@ def power_iteration(
             params = step.params
             if iters > 1:
                 # Else XLA computes before the loop, and keeps, all that does not depend on the
-                # vector: a fifth less time for 1.6 times the memory (docs/cost.md).
+                # vector: a tenth less time for 1.7 times the memory (docs/cost.md).
                 params, vector = lax.optimization_barrier((params, vector))
             product = step.hvp(params, vector)
             quotient = _inner_products.vdot(vector, product).astype(jnp.float32)
