@@ -10,8 +10,8 @@ weight decay 5e-5, its augmentation, radius 0.05 for CIFAR-10 and 0.1 for CIFAR-
 every method in runs of a fifth of the length, on images held out. A stopped benchmark goes on where
 it was, so `--seeds 0` first, then `--seeds 0 1 2`, has a result of every method early.
 
-Hardware: two cores. Runtime: it has not been run yet. An epoch of SAM takes a minute and a half on
-two cores of an AMD EPYC, so all of it about a day; `--dry-run` tells it for yours.
+Hardware: two cores of an AMD EPYC. Runtime: a run of SAM takes 42 minutes of CPU time, so all of it
+about a day; `--dry-run` tells it for yours. Only that run has been made (results/cifar): 37.9 %.
 """
 
 from dataclasses import replace
