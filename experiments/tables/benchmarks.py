@@ -101,7 +101,9 @@ def sizes(results: Path, *folders: str) -> str:
             for name, of in (("model", finals), ("method", finals), ("seed", trials))
         )
         images = finals[0]["config"]["train_images"]
-        each = len(trials) // (len(networks) * len(methods) * max(1, len(tuned)))
+        # A network may lack a method, as long as a benchmark is not finished.
+        cells = {(line["config"]["model"], line["config"]["method"]) for line in finals}
+        each = len(trials) // (len(cells) * max(1, len(tuned)))
         on_cpu = all(line.get("platform", "cpu") == "cpu" for line in lines)
         minutes = f"{sum(line['cpu_seconds'] for line in lines) / 60:.0f}"
         rows.append(
