@@ -96,7 +96,7 @@ def test_few_digits_are_rounded_once(dtype: Any) -> None:
 
 
 def test_what_is_left_as_it_was() -> None:
-    """Groups, meshes, integers, and an unknown number of images."""
+    """Groups, meshes, integers, and an unknown number of images or of their pixels."""
     x, kernel, _ = operands(layer(), (6, 5, 4, 4), (1, 1), 4)
     grouped = layer(feature_group_count=2)
     assert count_convolutions(xsam_jax.channels_last(grouped), x, kernel[:, :, :2]) == 1
@@ -112,6 +112,9 @@ def test_what_is_left_as_it_was() -> None:
     chex.assert_trees_all_close(
         exported.call(x, kernel, x), all_three(layer())(x, kernel, x), rtol=1e-11
     )
+    (large,) = export.symbolic_args_specs((x,), ("_, h, w, _",))
+    exported = export.export(jax.jit(fast), platforms=["cpu"])(large, kernel)
+    np.testing.assert_allclose(exported.call(x, kernel), layer()(x, kernel), rtol=1e-11)
     empty = gradients(x[:0], kernel, x[:0])
     assert empty[0].shape == x[:0].shape
     assert not empty[2].any()
