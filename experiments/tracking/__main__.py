@@ -72,10 +72,10 @@ def measure(config: TrackingConfig) -> None:
         check(name, getattr(config, name), AT_LEAST_ONE)
     check("num_matvecs", config.num_matvecs, (lambda x: x >= 2, "at least 2, for two eigenvalues"))
     check("burn_in", config.burn_in, (lambda x: 0 <= x < config.steps, f"in [0, {config.steps})"))
+    watchers = chosen(config.trackers)
     sizes = Sizes(*(getattr(config, name) for name in Sizes._fields))
     make_folder(config.out / "runs")
     _refuse_other_options(config.out / "runs", sizes)
-    watchers = chosen(config.trackers)
     ready: dict[SettingName, tuple[Problem, Mapping[str, Watcher], Programs]] = {}
     # Seed by seed, so that a stopped measurement has something of every setting.
     for seed in config.seeds:
