@@ -45,22 +45,22 @@ def product(
     def dot(lhs: chex.Array, rhs: chex.Array, axes: tuple[Any, Any]) -> chex.Array:
         return lax.dot_general(lhs, rhs, (axes, ((), ())), precision=precision)
 
-    def padded(lhs: chex.Array, gaps: Sequence[int]) -> chex.Array:
+    def padded(lhs: chex.Array) -> chex.Array:
         """The image between its padding, and zeros between its pixels."""
-        space = [(*pair, gap - 1) for pair, gap in zip(padding, gaps, strict=True)]
+        space = [(*pair, gap - 1) for pair, gap in zip(padding, lhs_dilation, strict=True)]
         return lax.pad(lhs, lhs.dtype.type(0), [(0, 0, 0), *space, (0, 0, 0)])
 
     def every(lhs: chex.Array, steps: Sequence[int], count: Sequence[int]) -> chex.Array:
         """Every so many pixels of the padded image."""
         ends = [(number - 1) * step + 1 for number, step in zip(count, steps, strict=True)]
         limits = (lhs.shape[0], *ends, lhs.shape[-1])
-        return lax.slice(padded(lhs, lhs_dilation), (0,) * (n + 2), limits, (1, *steps, 1))
+        return lax.slice(padded(lhs), (0,) * (n + 2), limits, (1, *steps, 1))
 
     def of_pixels(lhs: chex.Array, rhs: chex.Array) -> chex.Array:
         channels = rhs.reshape(rhs.shape[-2:])
         if dense:
             return dot(every(lhs, window_strides, output), channels, ((n + 1,), (0,)))
-        return padded(dot(lhs, channels, ((n + 1,), (0,))), lhs_dilation)
+        return padded(dot(lhs, channels, ((n + 1,), (0,))))
 
     def of_one_output(lhs: chex.Array, rhs: chex.Array) -> chex.Array:
         pixels = tuple(range(n))
