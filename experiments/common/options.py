@@ -1,7 +1,7 @@
 """Checks of options, and the command line that a file was made with."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from experiments.common.errors import UserError
@@ -52,6 +52,21 @@ def seeds(name: str, values: tuple[int, ...]) -> None:
     distinct(name, values)
     for value in values:
         check(name, value, SEED)
+
+
+def among(name: str, values: Iterable[str], known: Collection[str]) -> None:
+    """Refuse a list of names that is empty or has an unknown one.
+
+    Raises:
+        UserError: It does; the text names the option, the unknown names and the known ones.
+    """
+    values = tuple(values)
+    unknown = [value for value in values if value not in known]
+    if unknown or not values:
+        raise UserError(
+            f"--{name} must be among {', '.join(map(repr, known))}, not "
+            f"{', '.join(map(repr, unknown)) or 'none'}."
+        )
 
 
 def command(program: str, **options: Any) -> str:

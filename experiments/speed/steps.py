@@ -11,7 +11,7 @@ import optax
 from jax import lax
 
 import xsam_jax
-from experiments.common.errors import UserError
+from experiments.common.options import among
 from experiments.speed.workloads import Workload
 from xsam_jax import GradFn
 
@@ -129,12 +129,7 @@ def only(steps: dict[str, Step], names: tuple[str, ...]) -> dict[str, Step]:
     Raises:
         UserError: A step has no such name, or there is none.
     """
-    unknown = set(names) - steps.keys()
-    if unknown or not names:
-        raise UserError(
-            f"--steps must be among {', '.join(map(repr, steps))}, not "
-            f"{', '.join(map(repr, unknown)) or 'none'}."
-        )
+    among("steps", names, steps)
     return {name: step for name, step in steps.items() if name in (*names, BASELINE)}
 
 

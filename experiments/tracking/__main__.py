@@ -22,7 +22,7 @@ from pathlib import Path
 from experiments.common.errors import UserError, command_line, exit_on_user_error
 from experiments.common.files import damaged, make_folder, read_json, write_json
 from experiments.common.machine import device, versions
-from experiments.common.options import AT_LEAST_ONE, check, distinct, seeds
+from experiments.common.options import AT_LEAST_ONE, among, check, distinct, seeds
 from experiments.tracking.candidates import all_watchers
 from experiments.tracking.measure import Programs, Sizes, compile_programs, watch
 from experiments.tracking.problems import SETTINGS, Problem, SettingName, make_problem
@@ -110,11 +110,7 @@ def chosen(names: tuple[str, ...] | None) -> Mapping[str, Watcher]:
     watchers = all_watchers()
     if names is None:
         return watchers
-    unknown = [name for name in names if name not in watchers]
-    if unknown or not names:
-        raise UserError(
-            f"--trackers must be among {', '.join(watchers)}, not {', '.join(unknown) or 'none'}."
-        )
+    among("trackers", names, watchers)
     return {name: watchers[name] for name in names}
 
 

@@ -4,6 +4,7 @@ With a radius of zero each is the tutorial as it is: its losses, weights, statis
 """
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import chex
@@ -14,12 +15,13 @@ import pytest
 from flax import nnx
 from sklearn.datasets import load_digits
 
+from tests.documents.blocks import as_users_do
 from tests.documents.text import ROOT
 
 
 @pytest.fixture(autouse=True)
-def as_users_do() -> Any:
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+def _as_users_do() -> Iterator[None]:
+    with as_users_do():
         yield
 
 

@@ -8,7 +8,10 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import export, lax
+
+import xsam_jax
+from tests.meshes import mesh_of
 
 Convolve = Callable[[chex.Array, chex.Array], chex.Array]
 Gradients = Callable[[chex.Array, chex.Array, chex.Array], Any]
@@ -62,6 +65,23 @@ def all_derivatives(fn: Gradients, args: list[chex.Array]) -> Any:
     reverse = jax.vjp(fn, *args)[1](fn(*tangents))
     shared = jax.vmap(fn, (0, None, 0))(batched[0], args[1], batched[2])
     return jax.jvp(fn, args, tangents), reverse, jax.vmap(fn)(*batched), shared
+
+
+def check_only_plain_floats_change(
+    convolve: Convolve, x: chex.Array, kernel: chex.Array, rtol: float = 1e-11
+) -> None:
+    """Meshes and integers keep the convolution; an unknown or no number of images is right."""
+    fast = xsam_jax.channels_last(convolve)
+    assert count_convolutions(fast, x, kernel) == 0
+    with jax.set_mesh(mesh_of(2)):
+        assert count_convolutions(fast, x, kernel) == 1
+    whole = [jnp.round(9 * array).astype(jnp.int32) for array in (x, kernel)]
+    chex.assert_trees_all_equal(jax.jit(fast)(*whole), convolve(*whole))
+    (symbolic,) = export.symbolic_args_specs((x,), (", ".join(["n", *"_" * (x.ndim - 1)]),))
+    exported = export.export(jax.jit(fast), platforms=["cpu"])(symbolic, kernel)
+    expected = convolve(x, kernel)
+    np.testing.assert_allclose(exported.call(x, kernel), expected, rtol=rtol, atol=rtol)
+    assert fast(x[:0], kernel).shape == jax.jit(fast)(x[:0], kernel).shape == expected[:0].shape
 
 
 def count_convolutions(fn: Callable[..., Any], *args: Any, platform: str = "cpu") -> int:

@@ -10,11 +10,11 @@ import pytest
 from jax import export, lax
 
 import xsam_jax
-from tests.meshes import mesh_of
 from tests.xla.convolutions import (
     Convolve,
     all_derivatives,
     all_three,
+    check_only_plain_floats_change,
     count_convolutions,
     draw,
     layer,
@@ -100,12 +100,8 @@ def test_what_is_left_as_it_was() -> None:
     x, kernel, _ = operands(layer(), (6, 5, 4, 4), (1, 1), 4)
     grouped = layer(feature_group_count=2)
     assert count_convolutions(xsam_jax.channels_last(grouped), x, kernel[:, :, :2]) == 1
+    check_only_plain_floats_change(layer(), x, kernel)
     fast = xsam_jax.channels_last(layer())
-    assert count_convolutions(fast, x, kernel) == 0
-    with jax.set_mesh(mesh_of(2)):
-        assert count_convolutions(fast, x, kernel) == 1
-    whole = [jnp.round(9 * array).astype(jnp.int32) for array in (x, kernel)]
-    chex.assert_trees_all_equal(jax.jit(fast)(*whole), layer()(*whole))
     gradients = jax.jit(xsam_jax.channels_last(all_three(layer())))
     (many, same) = export.symbolic_args_specs((x, x), ("n, _, _, _", "n, _, _, _"))
     exported = export.export(gradients, platforms=["cpu"])(many, kernel, same)

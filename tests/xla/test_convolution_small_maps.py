@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import export, lax
+from jax import lax
 
 import xsam_jax
-from tests.meshes import mesh_of
 from tests.platforms import only_on_a_cpu
 from tests.xla.convolutions import (
     Convolve,
     all_derivatives,
     all_three,
+    check_only_plain_floats_change,
     count_convolutions,
     draw,
     layer,
@@ -165,13 +165,4 @@ def test_what_is_left_as_it_was() -> None:
     np.testing.assert_allclose(
         jax.jit(grouped)(x, kernel), layer(feature_group_count=2)(x, kernel), rtol=1e-11
     )
-    fast, kernel = xsam_jax.channels_last(layer()), draw(3, 3, 4, 4)
-    assert count_convolutions(fast, x, kernel) == 0
-    with jax.set_mesh(mesh_of(2)):
-        assert count_convolutions(fast, x, kernel) == 1
-    whole = [jnp.round(9 * array).astype(jnp.int32) for array in (x, kernel)]
-    chex.assert_trees_all_equal(jax.jit(fast)(*whole), layer()(*whole))
-    (symbolic,) = export.symbolic_args_specs((x,), ("n, _, _, _",))
-    exported = export.export(jax.jit(fast), platforms=["cpu"])(symbolic, kernel)
-    np.testing.assert_allclose(exported.call(x, kernel), layer()(x, kernel), rtol=1e-11)
-    assert fast(x[:0], kernel).shape == jax.jit(fast)(x[:0], kernel).shape == (0, 2, 2, 4)
+    check_only_plain_floats_change(layer(), x, draw(3, 3, 4, 4))
