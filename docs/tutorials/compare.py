@@ -230,6 +230,7 @@ for size, drawn in zip(sizes, means, strict=True):
 # %% [markdown]
 # ## What this does not say
 #
+# - X-SAM is with Oja's rule here, not with its authors' power iteration.
 # - `rho` and `alpha` were not searched. SAM and X-SAM may each want another radius.
 # - This is a tiny network on tiny images. Yours may behave in another way: run it on yours.
 # - The learning rate was searched on eight points, with a noise of its own.

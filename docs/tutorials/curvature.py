@@ -6,8 +6,8 @@
 # how large are its eigenvalues, how are they spread, what is their sum, and does the gradient
 # point along the sharpest direction. All it needs is a function that computes the gradient.
 #
-# Here a small network is trained three times: with SGD, with SAM and with X-SAM. Then the same
-# questions are put to all three.
+# Here a small network is trained three times: with SGD, with SAM and with X-SAM, whose eigenvector
+# Oja's rule follows. Then the same questions are put to all three.
 
 # %%
 from functools import partial

@@ -86,8 +86,8 @@ class _Common:
     """Part of the training images that have a wrong label, the same ones and the same labels in
     every run. The images tested on, with --validation-images too, keep theirs."""
     alpha: float = 0.2
-    """xsam and all xsam_*: how much of the gradient's component along the eigenvector is taken
-    away; eigen_sam: how far the perturbation leans towards the eigenvector."""
+    """xsam and all xsam_*: strength of the correction along the eigenvector; eigen_sam: how far the
+    perturbation leans towards the eigenvector."""
     gsam_alpha: float = 0.4
     """gsam: weight of the component that minimizes the surrogate gap."""
     wsam_gamma: float = 0.9

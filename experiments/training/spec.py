@@ -85,7 +85,7 @@ class Spec(NamedTuple):
     build: Callable[[Given], optax.GradientTransformation]
     options: tuple[str, ...] = ("rho",)
     gradients: Callable[[Mapping[str, Any]], float] = lambda _: 2.0
-    schedule: Schedule = Schedule(100, False, "training")  # of Algorithm 2 as printed
+    schedule: Schedule = Schedule(100, False, "training")  # Algorithm 2's, with Eigen-SAM's p
     rho: Callable[[DatasetName], float] = lambda dataset: _PAPER_RHO.get(dataset, 0.05)
     radius_unit: float = 1.0
     control: Method | None = None

@@ -53,9 +53,9 @@ def eigen_sam(
       rho: radius of the perturbation, >= 0, or a schedule ``count -> radius``; may be traced.
       alpha: weight of the eigenvector, >= 0, or a schedule; may be traced.
       eigenvector: tracker of the eigenvector; the default is the reference code's schedule, but for
-        its first refresh, which is in the first step. (The reference code has none until step
-        ``every``, and perturbs by ``rho * g`` until then, not normalised: we take that for an
-        oversight.)
+        that it counts the steps of all epochs and has its first refresh in the first one. (The
+        reference code begins to count anew in each epoch and has none until step ``every + 1``. It
+        perturbs by ``rho * g`` until then, not normalised: we take that for an oversight.)
       axis_name: name of a `jax.shard_map` axis to average gradients and Hessian products over.
       per_device: perturb with each device's own gradient (m-sharpness), see `sam`; the eigenvector
         is that of all examples. `oja` and `subspace` refuse it: their product is that of one

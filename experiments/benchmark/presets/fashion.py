@@ -6,8 +6,9 @@ Everything but the number of epochs is section 6.1's, and as there nothing is tu
 learning rate 0.1 with a cosine schedule, momentum 0.9, weight decay 5e-5, radius 0.05, alpha 0.2.
 
 Hardware: one NVIDIA H200 with 16 CPU cores. Runtime: 12 minutes, in three sittings. Expected
-(results/fashion_gpu): X-SAM with p = 100, also started late, and normalised SAM 93.2 to 93.3 %, SAM
-92.3 %; at this learning rate SGD dies in three of five runs, Eigen-SAM in two of five.
+(results/fashion_gpu): X-SAM with p = 100 or Oja's rule, the latter also started late, and
+normalised SAM 93.2 to 93.3 %, SAM 92.3 %; at this learning rate SGD dies in three of five runs,
+Eigen-SAM in two of five.
 """
 
 from experiments.benchmark.protocol import Protocol

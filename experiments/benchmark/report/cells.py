@@ -1,9 +1,11 @@
 """Format numbers as cells of a report's tables."""
 
 import math
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
+from typing import Any
 
 from experiments.benchmark.report.statistics import Summary, summarize
+from experiments.training.methods import METHODS
 from experiments.workers.store import Line
 
 
@@ -12,6 +14,23 @@ def chosen(value: float, tried: Set[float]) -> str:
     if len(tried) < 2 or min(tried) < value < max(tried):
         return f"{value:g}"
     return f"{value:g} ({'lowest' if value == min(tried) else 'highest'} tried)"
+
+
+def refreshes(config: Mapping[str, Any]) -> str:
+    """Format when and how the eigenvector is computed anew, or nothing where it is followed."""
+    texts = {
+        "refresh_every": "p = {}",
+        "power_iters": "q = {}",
+        "warm_start": "{}",
+        "curvature_mode": "{} mode",
+    }
+    words = {True: "warm", False: "cold"}
+    options = METHODS[config["method"]].options
+    values = {name: config[name] for name in texts if name in options}
+    return ", ".join(
+        texts[name].format(words[value] if name == "warm_start" else value)
+        for name, value in values.items()
+    )
 
 
 def mean_of(lines: Sequence[Line], name: str, digits: int) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from experiments.benchmark.report.cells import chosen, mean_of, plus_minus
+from experiments.benchmark.report.cells import chosen, mean_of, plus_minus, refreshes
 from experiments.benchmark.report.pictures import accuracies, curves
 from experiments.benchmark.report.published import published
 from experiments.benchmark.report.statistics import holm, paired, summarize, verdict
@@ -92,7 +92,8 @@ def _head(lines: Sequence[Line]) -> str:
         else "Nothing was tuned."
     )
     return (
-        f"# Benchmark of {len(finals)} runs\n\n{tuning} {minutes:.0f} minutes of CPU time, git "
+        f"# Benchmark of {len(finals)} run{'s' if len(finals) > 1 else ''}\n\n"
+        f"{tuning} {minutes:.0f} minutes of CPU time, git "
         f"revision {revisions}; {versions}.\n\n"
         "Accuracies are in percent, mean ± standard deviation over n seeds. The difference to SAM "
         "is that of runs with the same seed, with its 95% bootstrap interval (10,000 resamples). "
@@ -239,6 +240,8 @@ def _hyperparameters(runs: Runs, trials: Sequence[Line]) -> str:
                 "" if method in ONE_GRADIENT else chosen(config["rho"], tried["rho"]),
                 str(len(of_method)),
                 plus_minus(summarize(scores), 2) if scores else "",
+                refreshes(config),
             )
         )
-    return markdown(("method", "learning rate", "rho", "tuning runs", "held-out accuracy"), rows)
+    header = ("method", "learning rate", "rho", "tuning runs", "held-out accuracy", "eigenvector")
+    return markdown(header, rows)

@@ -132,3 +132,15 @@ def test_runs_with_steps_left_out_are_named() -> None:
 def test_cpu_time_is_that_of_runs_on_a_cpu() -> None:
     assert "CPU time to SAM's" in report(finals("sam"), {})
     assert "CPU time to SAM's" not in report(finals("sam", platform="gpu"), {})
+
+
+def test_it_says_when_an_eigenvector_is_computed_anew() -> None:
+    text = report([*finals("sam"), *finals("xsam"), *finals("xsam_p100"), *finals("xsam_oja")], {})
+    ends = {
+        row.split(" | ")[0]: row.split(" | ")[-1].strip(" |")
+        for row in text.partition("### Hyperparameters")[2].splitlines()
+        if row.startswith("|")
+    }
+    assert ends["| xsam"] == "p = 5, q = 5, warm, training mode"  # an MLP has one mode
+    assert ends["| xsam_p100"] == "p = 100, q = 5, cold, training mode"
+    assert ends["| sam"] == ends["| xsam_oja"] == ""

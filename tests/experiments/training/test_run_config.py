@@ -24,7 +24,7 @@ def test_schedules_of_the_eigenvector() -> None:
         c = resolve(TrainConfig(method=method, model=model))
         return c.refresh_every, c.power_iters, c.warm_start, c.curvature_mode
 
-    # Those of the authors' codes, and Algorithm 2 as printed.
+    # Those of the authors' codes, and Algorithm 2's with Eigen-SAM's p.
     assert schedule("xsam") == schedule("xsam_projector") == (5, 5, True, "evaluation")
     assert schedule("eigen_sam") == (100, 5, True, "evaluation")
     assert schedule("xsam_p100") == schedule("xsam_part") == (100, 5, False, "training")
