@@ -9,11 +9,11 @@ Those of results/cheap_fashion, X-SAM for less than SAM's price, are of
         --methods sgd sam xsam_p100 normalized_sgd xsam_late xsam_sparse xsam_part \
         --out results/cheap_fashion
 
-Hardware: two cores of an Intel Xeon. Runtime: 142, 158 and 14 minutes of CPU time. Expected: on
-ResNet-8 normalised SAM and X-SAM's three forms have 77.7 to 77.9 %, SAM 77.2 and 76.8 %. On the CNN
-single runs die: its means, 56 to 73 %, have a standard deviation of 1 to 21 points. The cheap
-recipes end at 72.4 to 72.8 % and normalised SGD at 71.6 %; of ten runs of xsam_p100 one dies.
-On ResNet-8, and in results/fashion_small_again, X-SAM's numbers are of p = 100.
+Hardware: two cores of an Intel Xeon and, the latest, of an AMD EPYC. Runtime: 197, 158 and 14
+minutes of CPU time. Expected: on ResNet-8 normalised SAM and X-SAM's forms have 77.7 to 77.9 %, SAM
+77.2 and 76.8 %. On the CNN single runs die: its means, 56 to 73 %, have a standard deviation of 1
+to 25 points. The cheap recipes end at 72.4 to 72.8 % and normalised SGD at 71.6 %; of ten runs of
+xsam_p100 one dies. In results/fashion_small_again, and xsam_projector on ResNet-8, p is 100.
 """
 
 from experiments.benchmark.protocol import Protocol, Tuning
