@@ -28,13 +28,15 @@ import tyro
 
 from experiments.common.errors import command_line, exit_on_user_error, graceful_stop
 from experiments.common.many import bars_shown
+from experiments.data.folder import describe
 from experiments.training.config import TrainConfig
 from experiments.training.devices import choose
 from experiments.training.hosts import everywhere, first, joined
+from experiments.training.program import prepare
 from experiments.training.progress import progress_bar
 from experiments.training.resolve import refuse_ignored, resolve
 from experiments.training.run import train
-from experiments.training.run_folder import finished
+from experiments.training.run_folder import finished, refuse_other_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,11 @@ def main() -> None:
                         "--out, to train again; more --epochs go on from it"
                     )
                 return
+            first(partial(refuse_other_run, resolved))
+            # Before anything is written: Ctrl-C ends the reading at once.
+            _, program = prepare(command.config, None, devices)
+            if writes and program.data.classes:
+                print(describe(program.data))
             bar = progress_bar() if writes else nullcontext()
             with graceful_stop() as stopping, bar as progress:
                 run = train(

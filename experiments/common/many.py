@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import Event
 from typing import TypeVar
 
 from rich.console import Console
@@ -15,8 +16,9 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 _SHOWN = ContextVar("shown", default=False)
-# Things that a thread takes at a time.
+# Things that a thread takes at a time: at most so many, and of a few so that the bar moves.
 _PART = 64
+_PARTS = 100
 
 
 @contextmanager
@@ -40,7 +42,13 @@ def for_all(description: str, action: Callable[[T], U], values: Sequence[T]) -> 
     Returns:
         The results in the order of the values.
     """
-    parts = [values[i : i + _PART] for i in range(0, len(values), _PART)]
+    size = min(_PART, -(-len(values) // _PARTS) or 1)
+    parts = [values[i : i + size] for i in range(0, len(values), size)]
+    ended = Event()
+
+    def results_of(part: Sequence[T]) -> list[U]:
+        return [action(value) for value in part if not ended.is_set()]
+
     console = Console()
     bar = Progress(
         console=console, transient=True, disable=not (_SHOWN.get() and console.is_terminal)
@@ -48,7 +56,12 @@ def for_all(description: str, action: Callable[[T], U], values: Sequence[T]) -> 
     results: list[U] = []
     with ThreadPoolExecutor(cores()) as pool, bar:
         task = bar.add_task(description, total=len(values))
-        for part in pool.map(lambda part: [action(value) for value in part], parts):
-            results += part
-            bar.advance(task, len(part))
+        try:
+            for part in pool.map(results_of, parts):
+                results += part
+                bar.advance(task, len(part))
+        except BaseException:
+            # Else the threads would first finish their parts, after Ctrl-C too.
+            ended.set()
+            raise
     return results

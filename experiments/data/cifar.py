@@ -139,6 +139,9 @@ def find_archive(name: str, directory: Path | None) -> Archive | None:
 def describe_missing(name: str, directory: Path | None) -> str:
     """Say what is missing of a data set, without a full stop."""
     files = " or ".join(archive.file for archive in ARCHIVES[name])
+    if directory is not None and not directory.is_dir():
+        what = "is a file" if directory.exists() else "is not there"
+        return f"{directory} {what}: name the directory of the files of {name} with --data-dir"
     where = "" if directory is None else f" in {directory}"
     return (
         f"{name} is not there{where}: neither {files}, nor what is in it, nor images in "

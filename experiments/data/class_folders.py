@@ -1,6 +1,7 @@
 """Folders of images, one a class: which files they hold, and what is wrong with them."""
 
 import os
+import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ _NOT_READ = {".avif", ".bmp", ".gif", ".heic", ".heif", ".jp2", ".pbm", ".pgm", 
 _NOT_READ |= {".svg", ".tga", ".tif", ".tiff"}
 _TRAIN = "train"
 # The first of these that is there.
-_TEST = ("test", "val", "validation")
+_TEST = ("test", "val", "valid", "validation")
 
 
 class ImageFile(NamedTuple):
@@ -34,7 +35,8 @@ class ClassFolders(NamedTuple):
     """What folders hold.
 
     Attributes:
-        classes: Names of the classes, in alphabetical order; a label is a place in it.
+        classes: Names of the classes in the order of their characters: digits, capitals, small
+            letters. A label is a place in it.
         train: Training images, class by class in the order of their names.
         test: Test images; None where they have no folder.
     """
@@ -48,15 +50,16 @@ def find_images(directory: Path) -> ClassFolders:
     """List images in class folders; none of them is opened.
 
     Args:
-        directory: Holds train/CLASS and test/CLASS (or val, validation), or train/CLASS alone, or
-            CLASS. Hidden files, and files that are no images, are left out.
+        directory: Holds train/CLASS and test/CLASS (or val, valid, validation), or train/CLASS
+            alone, or CLASS. Hidden files, and files that are no images, are left out.
 
     Returns:
         The images.
 
     Raises:
         UserError: There are none, or a class has none, is in the test set only or is the only one,
-            or a folder holds what would be missed: other folders, links, images of other formats.
+            or what would be missed is there: another folder or an image beside train, a folder in
+            a class folder, a link, an image of another format.
     """
     train_folder, test_folder = _parts(directory)
     folders = _class_folders(train_folder)
@@ -65,22 +68,35 @@ def find_images(directory: Path) -> ClassFolders:
             f"{train_folder} holds one class folder, {folders[0].name}: a network needs two "
             "classes to tell apart."
         )
-    numbers = {folder.name: label for label, folder in enumerate(folders)}
+    numbers: dict[str, int] = {}
+    for folder in folders:
+        if _name(folder) in numbers:
+            raise UserError(f"{folder} is a class that {train_folder} has twice: rename one.")
+        numbers[_name(folder)] = len(numbers)
     train, classes = _labelled(folders, numbers), tuple(numbers)
     if test_folder is None:
         return ClassFolders(classes, train, None)
     folders = _class_folders(test_folder)
     for folder in folders:
-        if folder.name not in numbers:
+        if _name(folder) not in numbers:
             raise UserError(f"{folder} is a class of which {train_folder} has no images.")
     return ClassFolders(classes, train, _labelled(folders, numbers))
 
 
 def _parts(directory: Path) -> tuple[Path, Path | None]:
     """The folders of the training and of the test images."""
-    folders = {x.name.lower(): Path(x) for x in _entries(directory) if x.is_dir()}
+    entries = _entries(directory)
+    folders = {x.name.lower(): Path(x) for x in entries if x.is_dir()}
     # Not what is the class of trains, as CIFAR-100 has one.
     if _TRAIN in folders and any(x.is_dir() for x in _entries(folders[_TRAIN])):
+        for entry in entries:
+            if entry.name.lower() in {_TRAIN, *_TEST}:
+                continue
+            if _holds_images(entry) if entry.is_dir() else _is_image(entry):
+                raise UserError(
+                    f"{entry.path} stands beside {folders[_TRAIN].name} and would not be read: "
+                    f"call test images one of {', '.join(_TEST)}, and move away what is none."
+                )
         return folders[_TRAIN], next((folders[x] for x in _TEST if x in folders), None)
     if folders and folders.keys() <= {_TRAIN, *_TEST}:
         raise UserError(
@@ -88,6 +104,12 @@ def _parts(directory: Path) -> tuple[Path, Path | None]:
             f"folders: put them into {directory / _TRAIN}/CLASS."
         )
     return directory, None
+
+
+def _holds_images(folder: os.DirEntry[str]) -> bool:
+    """Whether there are images anywhere in a folder."""
+    names = (name for *_, names in os.walk(folder) for name in names)
+    return any(os.path.splitext(name)[1].lower() in FORMATS for name in names)
 
 
 def _class_folders(directory: Path) -> list[Path]:
@@ -111,8 +133,13 @@ def _class_folders(directory: Path) -> list[Path]:
 
 def _labelled(folders: list[Path], numbers: dict[str, int]) -> tuple[ImageFile, ...]:
     return tuple(
-        ImageFile(file, numbers[folder.name]) for folder in folders for file in _images(folder)
+        ImageFile(file, numbers[_name(folder)]) for folder in folders for file in _images(folder)
     )
+
+
+def _name(folder: Path) -> str:
+    """A class's name, where an accent is part of its letter whatever system made the folder."""
+    return unicodedata.normalize("NFC", folder.name)
 
 
 def _images(folder: Path) -> list[Path]:
@@ -122,7 +149,8 @@ def _images(folder: Path) -> list[Path]:
         _refuse_link(entry)
         if entry.is_dir():
             raise UserError(
-                f"{entry.path} is a folder within a class folder: move its images out of it."
+                f"{entry.path} is a folder within a class folder: move its images out of it. If "
+                f"{folder.name} is no class, call the parts of the data set train and test."
             )
         if _is_image(entry):
             if not entry.is_file():
@@ -152,4 +180,4 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
             visible = [x for x in entries if not x.name.startswith(".") and x.name != "__MACOSX"]
     except OSError as error:
         raise UserError(f"{folder} cannot be read: {error.strerror}.") from None
-    return sorted(visible, key=lambda entry: entry.name)
+    return sorted(visible, key=lambda entry: unicodedata.normalize("NFC", entry.name))

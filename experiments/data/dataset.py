@@ -14,7 +14,10 @@ Split = tuple[NDArray[np.uint8], NDArray[np.int32]]
 
 
 class Dataset(NamedTuple):
-    """Images (n, height, width, channels) and labels, and how they may be augmented."""
+    """Images (n, height, width, channels) and labels, and how they may be augmented.
+
+    Names of the classes, in the order of the labels, has `folder` alone.
+    """
 
     train_images: NDArray[np.uint8]
     train_labels: NDArray[np.int32]
@@ -23,6 +26,7 @@ class Dataset(NamedTuple):
     num_classes: int
     crop_padding: int
     flip: bool
+    classes: tuple[str, ...] = ()
 
 
 def check_labels(where: str, labels: NDArray[np.integer], num_classes: int) -> None:

@@ -1,6 +1,8 @@
 """Anyone's own images in class folders: the data set `folder`."""
 
 import hashlib
+import itertools
+import warnings
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +19,7 @@ from experiments.data.images import common_shape, read_headers, read_pixels
 _MOST_BYTES = 1 << 30
 # The part of each class that is held out where there is no test folder.
 _TEST_PART = 0.2
+_NAMED = 10  # classes of a description
 
 
 class _Stamp(NamedTuple):
@@ -32,11 +35,12 @@ def read_folder(directory: Path, image_size: int | None = None) -> Dataset:
 
     Args:
         directory: See `find_images`. Without a folder of test images a fifth of each class is held
-            out for the test, always the same images.
+            out for the test, always the same images, and copies of one file on the same side.
         image_size: Height and width that they are given; None if they all have one size.
 
     Returns:
-        The data set, in an order that the names of the files have no part in.
+        The data set, in an order that the names of the files have no part in. A warning says where
+        one file is in two classes, or is trained and tested on.
 
     Raises:
         UserError: See `find_images`, `read_headers` and `common_shape`.
@@ -48,6 +52,7 @@ def read_folder(directory: Path, image_size: int | None = None) -> Dataset:
         headers = [h._replace(height=image_size, width=image_size) for h in headers]
     shape = common_shape(files, headers)
     train, test = _splits(found)
+    _warn_of_copies(train, test)
     images = read_pixels([file.path for file in (*train, *test)], shape)
     labels = np.array([file.label for file in (*train, *test)], np.int32)
     return Dataset(
@@ -59,6 +64,17 @@ def read_folder(directory: Path, image_size: int | None = None) -> Dataset:
         # 4 pixels of 32, 1 of 8, as the other data sets have.
         crop_padding=max(1, round(min(shape[:2]) / 8)),
         flip=True,
+        classes=found.classes,
+    )
+
+
+def describe(data: Dataset) -> str:
+    """Say which classes were found, in the order of their labels, and how many images."""
+    names = data.classes
+    some = ", ".join(names if len(names) <= _NAMED else (*names[:_NAMED], "..."))
+    return (
+        f"{len(names)} classes ({some}), {len(data.train_labels):,} training and "
+        f"{len(data.test_labels):,} test images"
     )
 
 
@@ -89,17 +105,40 @@ def _splits(found: ClassFolders) -> tuple[list[ImageFile], list[ImageFile]]:
     if found.test is not None:
         return train, _ordered(found.test)
     labels = np.array([file.label for file in train])
+    contents = _contents(tuple(train))
     held_out = np.zeros(len(train), bool)
     for label, name in enumerate(found.classes):
         (places,) = np.nonzero(labels == label)
-        if len(places) < 2:
+        # Between two files that are not the same; copies stand side by side.
+        pairs = enumerate(itertools.pairwise(places), 1)
+        cuts = [cut for cut, (x, y) in pairs if contents[x] != contents[y]]
+        if not cuts:
+            copies = f" ({len(places)} copies)" if len(places) > 1 else ""
             raise UserError(
-                f"{train[places[0]].path} is the only image of the class {name}: without a folder "
-                "of test images a class needs two, one of them to test on."
+                f"{train[places[0]].path} is the only image of the class {name}{copies}: without a "
+                "folder of test images a class needs two, one of them to test on."
             )
-        held_out[places[: max(1, round(_TEST_PART * len(places)))]] = True
+        wanted = max(1, round(_TEST_PART * len(places)))
+        held_out[places[: min(cuts, key=lambda cut: abs(cut - wanted))]] = True
     rest = [file for file, out in zip(train, held_out, strict=True) if not out]
     return rest, [file for file, out in zip(train, held_out, strict=True) if out]
+
+
+def _warn_of_copies(train: list[ImageFile], test: list[ImageFile]) -> None:
+    """Warn of equal files that make a result better than it is, or that contradict each other."""
+    contents = _contents(tuple(train)), _contents(tuple(test))
+    labels: dict[bytes, int] = {}
+    for file, content in zip((*train, *test), itertools.chain(*contents), strict=True):
+        if labels.setdefault(content, file.label) != file.label:
+            warnings.warn(f"{file.path} is in another class too.", stacklevel=3)
+    trained_on = set(contents[0])
+    seen = [x.path for x, content in zip(test, contents[1], strict=True) if content in trained_on]
+    if seen:
+        warnings.warn(
+            f"{len(seen)} of the {len(test)} test images are training images too, as {seen[0]}: "
+            "the test accuracy says less.",
+            stacklevel=3,
+        )
 
 
 def _ordered(files: tuple[ImageFile, ...]) -> list[ImageFile]:

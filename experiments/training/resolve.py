@@ -92,6 +92,10 @@ def resolve(config: TrainConfig) -> ResolvedConfig:
     for name in ("out", "data_dir"):
         filled[name] = None if filled[name] is None else Path(filled[name])
     resolved = ResolvedConfig(**filled)
+    try:
+        str(resolved.out).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"--out {resolved.out} is no name in UTF-8: name another.") from None
     validate(resolved)
     return resolved
 

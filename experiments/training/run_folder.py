@@ -154,7 +154,7 @@ def open_run(config: ResolvedConfig, tensorboard: bool = False) -> Iterator[RunF
 def _begin(config: ResolvedConfig, held: ExitStack) -> None:
     out = config.out
     with writing(f"--out {out}"):
-        _refuse_other_run(config)
+        refuse_other_run(config)
         out.mkdir(parents=True, exist_ok=True)
         held.enter_context(locked(out, f"--out {out} is in use by another run."))
         # From here on the directory holds an unfinished run, whatever it held before.
@@ -185,7 +185,12 @@ def _identity_in(out: Path) -> dict[str, Any] | None:
         return {}
 
 
-def _refuse_other_run(config: ResolvedConfig) -> None:
+def refuse_other_run(config: ResolvedConfig) -> None:
+    """Refuse the directory of another run, finished or with a checkpoint.
+
+    Raises:
+        UserError: It is one; the text names what differs.
+    """
     mine, theirs = identity(config.to_json()), _identity_in(config.out)
     if theirs is None:
         return
@@ -221,7 +226,7 @@ def _write_config(out: Path, config: ResolvedConfig, continued_at: Sequence[int]
 
 
 def _write_inputs(out: Path, data: Dataset) -> None:
-    write_json(out / "inputs.json", inputs_of(data)._asdict())
+    write_json(out / "inputs.json", inputs_of(data)._asdict() | {"classes": data.classes})
 
 
 def write_metrics(out: Path, epochs: Sequence[EpochMetrics]) -> None:

@@ -15,7 +15,15 @@ from numpy.typing import ArrayLike, NDArray
 from experiments.common.errors import UserError
 from experiments.common.files import read_json
 from experiments.data.dataset import Dataset
-from experiments.models.network import Batch, Inputs, Network, loss_and_outcome, network_for
+from experiments.data.sources import fingerprint
+from experiments.models.network import (
+    Batch,
+    Inputs,
+    Network,
+    inputs_of,
+    loss_and_outcome,
+    network_for,
+)
 from experiments.training.checkpoint import Weights, checkpoints, last_whole, read_weights
 from experiments.training.config import ResolvedConfig
 from experiments.training.program import load_for
@@ -39,6 +47,7 @@ class TrainedRun:
         params: Parameters at its end, or at the last checkpoint of a run that is not finished.
         batch_stats: Running statistics of BatchNorm there, an empty tree without any.
         inputs: What the network was told of its data.
+        classes: Names of the classes in the order of the labels, of `folder` alone.
     """
 
     out: Path
@@ -49,15 +58,27 @@ class TrainedRun:
     params: chex.ArrayTree = field(repr=False)
     batch_stats: chex.ArrayTree = field(repr=False)
     inputs: Inputs
+    classes: tuple[str, ...] = ()
 
     @cached_property
     def data(self) -> Dataset:
         """The images that it was trained and tested on, with its wrong labels; read when asked for.
 
         Raises:
-            UserError: They are not where they were: name their place, ``load(..., data_dir=...)``.
+            UserError: They are not where they were, or others are there: name their place,
+                ``load(..., data_dir=...)``.
         """
-        return load_for(self.config)
+        c = self.config
+        way_out = "Name the place of its images with --data-dir, or load(..., data_dir=...)."
+        try:
+            same = fingerprint(c.dataset, c.data_dir) == c.images
+            data = load_for(c) if same else None
+        except UserError as error:
+            raise UserError(f"{error} {way_out}") from None
+        if data is None or not _alike(inputs_of(data), self.inputs):
+            where = c.dataset if c.data_dir is None else c.data_dir
+            raise UserError(f"{where} does not hold the images of the run {self.out}. {way_out}")
+        return data
 
     @cached_property
     def network(self) -> Network:
@@ -140,8 +161,10 @@ def load(directory: str | Path, *, data_dir: str | Path | None = None) -> Traine
     if data_dir is not None:
         config = replace(config, data_dir=Path(data_dir))
     try:
-        known = Inputs(**read_json(inputs))
-    except TypeError:
+        written = read_json(inputs)
+        classes = tuple(written.pop("classes", ()))
+        known = Inputs(**written)
+    except (AttributeError, TypeError):
         raise UserError(f"{inputs} is of another version of this program.") from None
     # Those after the checkpoint are not in its weights.
     epochs = record.epochs[: len(read_json(place / "run.json")["history"])]
@@ -149,7 +172,14 @@ def load(directory: str | Path, *, data_dir: str | Path | None = None) -> Traine
     weights = read_weights(place, Weights(network.params, network.batch_stats))
     params, batch_stats = jax.tree.map(jnp.asarray, weights)
     return TrainedRun(
-        out, config, record.result, epochs, record.continued_at, params, batch_stats, known
+        out, config, record.result, epochs, record.continued_at, params, batch_stats, known, classes
+    )
+
+
+def _alike(ours: Inputs, theirs: Inputs) -> bool:
+    """Whether shape and classes are equal, and the pixels' statistics but for rounding."""
+    return (*ours.image_shape, ours.num_classes) == (*theirs.image_shape, theirs.num_classes) and (
+        np.allclose([*ours.mean, *ours.scale], [*theirs.mean, *theirs.scale], rtol=1e-4)
     )
 
 

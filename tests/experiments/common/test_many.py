@@ -1,5 +1,7 @@
 """Work on many things: all of it, in order, and an end at what goes wrong first."""
 
+import time
+
 import pytest
 from rich.console import Console
 
@@ -20,6 +22,21 @@ def test_the_first_error_counts() -> None:
 
     with pytest.raises(ValueError, match=r"^300$"):
         for_all("refusing", refuse, range(1000))
+
+
+def test_it_ends_at_once() -> None:
+    """After an error, as after Ctrl-C, no thread goes on with its part."""
+    done: list[int] = []
+
+    def work(value: int) -> None:
+        if value == 0:
+            raise KeyboardInterrupt
+        time.sleep(0.01)
+        done.append(value)
+
+    with pytest.raises(KeyboardInterrupt):
+        for_all("working", work, range(6400))
+    assert len(done) < 64  # less than one part
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,9 @@ def test_training_and_test_images(tmp_path: Path) -> None:
     assert found(tmp_path, test) == [("test/a/3.png", 0), ("test/b/2.jpeg", 1)]
 
 
-@pytest.mark.parametrize("folder", ["test", "val", "validation", "Test", "VAL"])
+@pytest.mark.parametrize("folder", ["test", "val", "valid", "validation", "Test", "VAL"])
 def test_names_of_the_test_folder(tmp_path: Path, folder: str) -> None:
-    make(tmp_path, "Train/a/0.png", "Train/b/1.png", f"{folder}/a/2.png", "notes/x/0.png")
+    make(tmp_path, "Train/a/0.png", "Train/b/1.png", f"{folder}/a/2.png", "notes/x/0.txt")
     _, train, test = find_images(tmp_path)
     assert found(tmp_path, train) == [("Train/a/0.png", 0), ("Train/b/1.png", 1)]
     assert found(tmp_path, test) == [(f"{folder}/a/2.png", 0)]
@@ -51,6 +51,20 @@ def test_names_of_the_test_folder(tmp_path: Path, folder: str) -> None:
 def test_without_a_test_folder(tmp_path: Path, parent: str) -> None:
     make(tmp_path, f"{parent}a/0.png", f"{parent}b/1.png")
     assert find_images(tmp_path).test is None
+
+
+def test_parts_of_other_names_say_what_to_call_them(tmp_path: Path) -> None:
+    make(tmp_path, "training/a/0.png", "testing/a/1.png")
+    with pytest.raises(UserError, match="call the parts of the data set train and test"):
+        find_images(tmp_path)
+
+
+def test_an_accent_is_one_letter_or_two(tmp_path: Path) -> None:
+    make(tmp_path, "train/e\u0301te/0.png", "train/a/0.png", "test/\u00e9te/1.png")
+    classes, _, test = find_images(tmp_path)
+    assert classes == ("a", "\u00e9te")
+    assert test is not None
+    assert test[0].label == 1
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
@@ -75,6 +89,10 @@ def test_what_is_no_image_is_left_out(tmp_path: Path) -> None:
         (lambda x: shutil.rmtree(x / "train/b"), "train", "one class folder, a: .* needs two"),
         (lambda x: make(x, "train/a/more/1.png"), "train/a/more", "a folder within a class folder"),
         (lambda x: make(x, "train/1.png"), "train/1.png", "lies in no class folder"),
+        (lambda x: make(x, "testing/a/1.png"), "testing", "stands beside train"),
+        (lambda x: make(x, "emu/1.png"), "emu", "stands beside train"),
+        (lambda x: make(x, "1.png"), "1.png", "stands beside train"),
+        (lambda x: make(x, "train/e\u0301/1.png", "train/\u00e9/1.png"), "train/\u00e9", "twice"),
         (lambda x: make(x, "train/a/1.gif"), "train/a/1.gif", "convert it to PNG, JPEG or WebP"),
         (lambda x: make(x, "train/a/1.TIFF"), "train/a/1.TIFF", "convert it to PNG"),
         (lambda x: os.mkfifo(x / "train/a/1.png"), "train/a/1.png", "is no file"),

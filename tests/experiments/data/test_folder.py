@@ -1,6 +1,7 @@
 """Own images in class folders: the data set, what makes it another one, and runs on it."""
 
 import json
+import os
 import shutil
 import sys
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+import experiments
 from experiments.common.errors import UserError
 from experiments.data.dataset import Dataset
 from experiments.data.sources import fingerprint, load
@@ -19,6 +21,7 @@ from experiments.lambda_max import main as lambda_max
 from experiments.train import main as train
 from experiments.training.config import TrainConfig, canonical, identity
 from experiments.training.resolve import resolve
+from experiments.training.run import train as run_training
 from experiments.workers.planned import Planned
 from tests.experiments.conftest import Fails
 
@@ -91,6 +94,28 @@ def test_a_test_folder(own: Path, tmp_path: Path) -> None:
     data = load("folder", tmp_path / "both")
     assert (len(data.train_labels), data.test_labels.tolist()) == (33, [2])
     assert fingerprint("folder", tmp_path / "both") != before
+
+
+def test_copies_are_held_out_together(own: Path) -> None:
+    for i in range(1, 10):
+        shutil.copy(own / "dog/0.png", own / f"dog/{i}.png")
+    with pytest.raises(UserError, match=r"only image of the class dog \(10 copies\)"):
+        load("folder", own)
+    write(own / "dog/10.png", np.ones((6, 6), np.uint8))
+    data = load("folder", own)
+    train = {image.tobytes() for image in data.train_images}
+    assert not any(image.tobytes() in train for image in data.test_images)
+    assert set(data.train_labels) == set(data.test_labels) == {0, 1, 2}
+
+
+def test_copies_elsewhere_are_warned_of(own: Path, tmp_path: Path) -> None:
+    shutil.copytree(own, tmp_path / "both/train")
+    shutil.copytree(own / "cat", tmp_path / "both/test/cat")
+    with pytest.warns(UserWarning, match="20 of the 20 test images are training images too"):
+        load("folder", tmp_path / "both")
+    shutil.copy(own / "dog/0.png", own / "emu/9.png")
+    with pytest.warns(UserWarning, match="is in another class too"):
+        load("folder", own)
 
 
 def test_sizes(own: Path, fails: Fails) -> None:
@@ -167,7 +192,11 @@ def test_a_run(
     arguments += ["--out", str(out)]
     monkeypatch.setattr(sys, "argv", ["program", *arguments])
     train()
-    assert str(out) in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert str(out) in said
+    assert "3 classes (cat, dog, emu), 26 training and 7 test images" in said
+    run = experiments.load(out)
+    assert run.classes == run.data.classes == ("cat", "dog", "emu")
     assert json.loads((out / "result.json").read_text())["steps"] == 4
     images = json.loads((out / "config.json").read_text())["images"]
     assert images == fingerprint("folder", own)
@@ -175,6 +204,29 @@ def test_a_run(
     shutil.move(own / "cat/1.png", own / "dog/new.png")
     assert "other values of images" in fails(train, arguments)
     assert (out / "result.json").read_bytes() == result
+
+
+def test_a_run_knows_its_images(own: Path, tmp_path: Path) -> None:
+    """Also after the training: others are no data of it, wherever they are measured."""
+    out, other = tmp_path / "run", tmp_path / "other"
+    config = TrainConfig(dataset="folder", data_dir=own, model="mlp", method="sam", out=out)
+    run_training(replace(config, epochs=1, batch_size=8, curvature_every=0))
+    shutil.copytree(own, other)
+    (own / "dog/1.png").unlink()
+    with pytest.raises(UserError, match=r"own does not hold the images of the run .*--data-dir"):
+        _ = experiments.load(out).data
+    assert len(experiments.load(out, data_dir=other).data.train_labels) == 26
+    shutil.rmtree(own)
+    with pytest.raises(UserError, match=r"own cannot be read: .* --data-dir"):
+        _ = experiments.load(out).data
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_folder_without_a_name_in_utf_8(own: Path, tmp_path: Path, fails: Fails) -> None:
+    bad = Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff"))
+    shutil.move(own, bad)
+    arguments = ["--dataset", "folder", "--data-dir", str(bad), "--model", "mlp"]
+    assert "is no name in UTF-8: name another" in fails(train, arguments)
 
 
 def test_nothing_is_written_before_all_is_read(own: Path, tmp_path: Path, fails: Fails) -> None:

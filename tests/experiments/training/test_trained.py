@@ -73,6 +73,21 @@ def test_the_weights_are_those_of_the_result(finished: Path) -> None:
     )
 
 
+def test_other_data_are_refused(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file may have changed in its place: shape, classes and pixels are compared."""
+    run = experiments.load(finished)
+    data = run.data
+    others: dict[str, Dataset] = {
+        "pixels": data._replace(train_images=data.train_images // 2),
+        "shape": data._replace(train_images=data.train_images[:, :4]),
+        "classes": data._replace(num_classes=9),
+    }
+    for other in others.values():
+        monkeypatch.setattr("experiments.training.trained.load_for", lambda _, x=other: x)
+        with pytest.raises(UserError, match="digits does not hold the images of the run"):
+            _ = experiments.load(finished).data
+
+
 def test_images_must_be_as_in_the_data_set(finished: Path) -> None:
     run = experiments.load(finished)
     for images in (np.zeros((2, 8, 8, 1)), np.zeros((8, 8, 1), np.uint8), np.zeros(3, np.uint8)):
