@@ -156,7 +156,7 @@ def _findings(verdicts: Verdicts) -> str:
     open_ = [method for method, (_, verdict_) in verdicts.items() if verdict_ == "not significant"]
     if open_:
         sentences.append(f"Not significant: {', '.join(open_)}.")
-    return " ".join(sentences) if verdicts else "There are no pairs of runs to compare with SAM."
+    return " ".join(sentences) if verdicts else "There are too few pairs of runs to compare with SAM."
 
 
 def _left_out(runs: Runs) -> list[str]:
