@@ -122,7 +122,7 @@ def test_wrong_options(fails: Fails) -> None:
     assert "--burn-in must be in [0, 400)" in fails(main, ["--burn-in", "400"])
     assert "--sample-size must be at least 1" in fails(main, ["--sample-size", "0"])
     assert "--num-matvecs must be at least 2" in fails(main, ["--num-matvecs", "1"])
-    assert "--trackers must be among authors_p5" in fails(main, ["--trackers", "oja"])
+    assert "--trackers must be among 'authors_p5'" in fails(main, ["--trackers", "oja"])
 
 
 def test_products_in_evaluation_mode_are_those_of_the_running_statistics() -> None:
