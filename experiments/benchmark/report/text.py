@@ -130,7 +130,7 @@ def _accuracy_table(dataset: str, model: str, runs: Runs, verdicts: Verdicts) ->
     rows = []
     for method, lines in runs.items():
         summary = summarize(list(_by_seed(lines).values()))
-        difference, words = verdicts.get(method, ("", ""))
+        difference, words = verdicts.get(method) or _of_one_pair(lines, runs.get(_BASELINE, ()))
         paper = published(dataset, model, method)
         price = f"{gradients_per_step(lines[0]['config']):.2f}"
         accuracy = plus_minus(summary, 2)
@@ -148,6 +148,15 @@ def _accuracy_table(dataset: str, model: str, runs: Runs, verdicts: Verdicts) ->
     return markdown(header[:columns], [row[:columns] for row in rows])
 
 
+def _of_one_pair(lines: Sequence[Line], baseline: Sequence[Line]) -> tuple[str, str]:
+    """The difference where one seed has both, which has neither interval nor verdict."""
+    ours, theirs = _by_seed(lines), _by_seed(baseline)
+    seeds = ours.keys() & theirs.keys()
+    if len(seeds) != 1 or lines is baseline:
+        return "", ""
+    return f"{sum(ours[seed] - theirs[seed] for seed in seeds):+.2f}", "one pair"
+
+
 def _findings(verdicts: Verdicts) -> str:
     sentences = []
     for word in ("better", "worse"):
@@ -156,7 +165,9 @@ def _findings(verdicts: Verdicts) -> str:
     open_ = [method for method, (_, verdict_) in verdicts.items() if verdict_ == "not significant"]
     if open_:
         sentences.append(f"Not significant: {', '.join(open_)}.")
-    return " ".join(sentences) if verdicts else "There are too few pairs of runs to compare with SAM."
+    return (
+        " ".join(sentences) if verdicts else "There are too few pairs of runs to compare with SAM."
+    )
 
 
 def _left_out(runs: Runs) -> list[str]:

@@ -116,6 +116,12 @@ def finals(method: str, **last: Any) -> list[Line]:
     return lines
 
 
+def test_one_pair_has_a_difference_and_no_verdict() -> None:
+    text = report([*finals("sam", test_accuracy=91.0), *finals("sgd", test_accuracy=94.5)[2:]], {})
+    assert "| sgd | 94.50 | 1 | 1.00 | +3.50 | one pair |" in text
+    assert "There are too few pairs of runs to compare with SAM." in text
+
+
 def test_means_say_of_how_many_they_are() -> None:
     text = report([*finals("sam"), *finals("sgd", lambda_max=None, train_loss=None)], {})
     assert "| sgd | 3.000 ± 0.000 (2 of 3) | | 0.5000 ± 0.0000 (2 of 3) |" in text
