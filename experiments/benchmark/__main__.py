@@ -5,7 +5,7 @@ python -m experiments.benchmark noisy            # digits with wrong labels, min
 python -m experiments.benchmark cheap            # X-SAM for less than SAM's price, minutes
 python -m experiments.benchmark fashion-small    # a part of Fashion-MNIST, on two cores
 python -m experiments.benchmark fashion          # all of Fashion-MNIST, on a GPU
-python -m experiments.benchmark cifar            # AlexNet on CIFAR, hours on two cores
+python -m experiments.benchmark cifar            # AlexNet on CIFAR, a day on two cores
 python -m experiments.benchmark paper            # section 6.1, on a GPU
 
 Each preset's file in experiments/benchmark/presets says what it does, how long it takes and what

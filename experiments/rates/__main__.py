@@ -1,7 +1,7 @@
 """Measure which learning rate suits a method, for each schedule and base optimizer.
 
 python -m experiments.rates                                # three tasks: 90 minutes of CPU time
-python -m experiments.rates --tasks digits                 # 15 of them
+python -m experiments.rates --tasks digits                 # 8 of them
 python -m experiments.rates --tasks resnet8 --seeds 0 1    # BatchNorm: two hours
 
 A direction of norm one, as X-SAM's is, does not get smaller where the loss is flat: it cannot

@@ -1,6 +1,6 @@
 """Measure the quality of every tracker of the dominant eigenvector, and its cost.
 
-python -m experiments.tracking                            # three settings, five seeds: 40 minutes
+python -m experiments.tracking                            # 105 minutes of CPU time
 python -m experiments.tracking --settings mlp --seeds 1    # a minute
 python -m experiments.tracking --trackers p5 oja_0.3       # these two alone
 

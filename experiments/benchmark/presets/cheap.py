@@ -6,7 +6,7 @@ xsam_late takes X-SAM's steps in the last 40% of the run only, xsam_sparse in ev
 others being normalised SGD's; both follow the eigenvector by Oja's rule. xsam_part perturbs by the
 gradient of a quarter of the batch and takes its Hessian products from it too.
 
-Hardware: two cores of an Intel Xeon. Runtime: 5 minutes (7 of CPU time), 1,152 runs for the tuning
+Hardware: two cores of an Intel Xeon. Runtime: 13 minutes of CPU time, 1,152 runs for the tuning
 and 180 that count. Expected (results/cheap): SAM 96.0 %, xsam 96.4 %, xsam_p100 96.3 %,
 xsam_late and xsam_sparse 96.2 %, xsam_part 96.4 %, normalised SGD 95.9 %.
 """

@@ -3,9 +3,9 @@
     python -m experiments.benchmark noisy
 
 Foret et al. (2021, section 3.3) train SAM so. The images held out, by which learning rate and
-radius are chosen, and those tested on keep their labels. The best radii are larger and the best
-learning rates smaller than on right labels, and what is best lies in a small region, so the search
-has three times the trials: with 24 in wider ranges SAM's best one was 1.8 points lower.
+radius are chosen, and those tested on keep their labels. The best radii are larger and most of the
+best learning rates smaller than on right labels, and what is best lies in a small region, so the
+search has three times the trials: with 24 in wider ranges SAM's best one was 1.8 points lower.
 
 Hardware: two cores of an Intel Xeon and of an AMD EPYC. Runtime: 25 minutes of CPU time, 4,320 runs
 for the tuning and 300 that count. Expected (results/noisy): SGD 89.4 %, SAM 91.6 %, what normalises
