@@ -1,7 +1,7 @@
 """Checks of options, and the command line that a file was made with."""
 
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from experiments.common.errors import UserError
@@ -54,13 +54,12 @@ def seeds(name: str, values: tuple[int, ...]) -> None:
         check(name, value, SEED)
 
 
-def among(name: str, values: Iterable[str], known: Collection[str]) -> None:
+def among(name: str, values: Collection[str], known: Collection[str]) -> None:
     """Refuse a list of names that is empty or has an unknown one.
 
     Raises:
         UserError: It does; the text names the option, the unknown names and the known ones.
     """
-    values = tuple(values)
     unknown = [value for value in values if value not in known]
     if unknown or not values:
         raise UserError(

@@ -137,9 +137,9 @@ def _labelled(folders: list[Path], numbers: dict[str, int]) -> tuple[ImageFile, 
     )
 
 
-def _name(folder: Path) -> str:
-    """A class's name, where an accent is part of its letter whatever system made the folder."""
-    return unicodedata.normalize("NFC", folder.name)
+def _name(of: Path | os.DirEntry[str]) -> str:
+    """A name in which an accent is part of its letter, whatever system made the file or folder."""
+    return unicodedata.normalize("NFC", of.name)
 
 
 def _images(folder: Path) -> list[Path]:
@@ -180,4 +180,4 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
             visible = [x for x in entries if not x.name.startswith(".") and x.name != "__MACOSX"]
     except OSError as error:
         raise UserError(f"{folder} cannot be read: {error.strerror}.") from None
-    return sorted(visible, key=lambda entry: unicodedata.normalize("NFC", entry.name))
+    return sorted(visible, key=_name)

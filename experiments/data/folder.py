@@ -22,6 +22,14 @@ _TEST_PART = 0.2
 _NAMED = 10  # classes of a description
 
 
+class _Image(NamedTuple):
+    """A file, the number of its class, and a hash of what it holds."""
+
+    path: Path
+    label: int
+    content: bytes
+
+
 class _Stamp(NamedTuple):
     """What a file was when it was read: a file of another stamp is read again."""
 
@@ -99,19 +107,18 @@ def fingerprint_of(directory: Path) -> str:
     return hashed.hexdigest()[:32]
 
 
-def _splits(found: ClassFolders) -> tuple[list[ImageFile], list[ImageFile]]:
+def _splits(found: ClassFolders) -> tuple[list[_Image], list[_Image]]:
     """Training and test images in the order of their contents."""
     train = _ordered(found.train)
     if found.test is not None:
         return train, _ordered(found.test)
-    labels = np.array([file.label for file in train])
-    contents = _contents(tuple(train))
+    labels = np.array([image.label for image in train])
     held_out = np.zeros(len(train), bool)
     for label, name in enumerate(found.classes):
         (places,) = np.nonzero(labels == label)
         # Between two files that are not the same; copies stand side by side.
         pairs = enumerate(itertools.pairwise(places), 1)
-        cuts = [cut for cut, (x, y) in pairs if contents[x] != contents[y]]
+        cuts = [cut for cut, (x, y) in pairs if train[x].content != train[y].content]
         if not cuts:
             copies = f" ({len(places)} copies)" if len(places) > 1 else ""
             raise UserError(
@@ -120,19 +127,18 @@ def _splits(found: ClassFolders) -> tuple[list[ImageFile], list[ImageFile]]:
             )
         wanted = max(1, round(_TEST_PART * len(places)))
         held_out[places[: min(cuts, key=lambda cut: abs(cut - wanted))]] = True
-    rest = [file for file, out in zip(train, held_out, strict=True) if not out]
-    return rest, [file for file, out in zip(train, held_out, strict=True) if out]
+    rest = [image for image, out in zip(train, held_out, strict=True) if not out]
+    return rest, [image for image, out in zip(train, held_out, strict=True) if out]
 
 
-def _warn_of_copies(train: list[ImageFile], test: list[ImageFile]) -> None:
+def _warn_of_copies(train: list[_Image], test: list[_Image]) -> None:
     """Warn of equal files that make a result better than it is, or that contradict each other."""
-    contents = _contents(tuple(train)), _contents(tuple(test))
     labels: dict[bytes, int] = {}
-    for file, content in zip((*train, *test), itertools.chain(*contents), strict=True):
-        if labels.setdefault(content, file.label) != file.label:
-            warnings.warn(f"{file.path} is in another class too.", stacklevel=3)
-    trained_on = set(contents[0])
-    seen = [x.path for x, content in zip(test, contents[1], strict=True) if content in trained_on]
+    for image in (*train, *test):
+        if labels.setdefault(image.content, image.label) != image.label:
+            warnings.warn(f"{image.path} is in another class too.", stacklevel=3)
+    trained_on = {image.content for image in train}
+    seen = [image.path for image in test if image.content in trained_on]
     if seen:
         warnings.warn(
             f"{len(seen)} of the {len(test)} test images are training images too, as {seen[0]}: "
@@ -141,10 +147,10 @@ def _warn_of_copies(train: list[ImageFile], test: list[ImageFile]) -> None:
         )
 
 
-def _ordered(files: tuple[ImageFile, ...]) -> list[ImageFile]:
-    labels: NDArray[np.int32] = np.array([file.label for file in files], np.int32)
-    order = by_content((content[:8] for content in _contents(files)), labels)
-    return [files[i] for i in order]
+def _ordered(files: tuple[ImageFile, ...]) -> list[_Image]:
+    images = [_Image(*file, content) for file, content in zip(files, _contents(files), strict=True)]
+    labels: NDArray[np.int32] = np.array([image.label for image in images], np.int32)
+    return [images[i] for i in by_content((image.content[:8] for image in images), labels)]
 
 
 def _contents(files: tuple[ImageFile, ...]) -> tuple[bytes, ...]:

@@ -154,7 +154,7 @@ def open_run(config: ResolvedConfig, tensorboard: bool = False) -> Iterator[RunF
 def _begin(config: ResolvedConfig, held: ExitStack) -> None:
     out = config.out
     with writing(f"--out {out}"):
-        refuse_other_run(config)
+        _refuse_other_run(config)
         out.mkdir(parents=True, exist_ok=True)
         held.enter_context(locked(out, f"--out {out} is in use by another run."))
         # From here on the directory holds an unfinished run, whatever it held before.
@@ -189,8 +189,13 @@ def refuse_other_run(config: ResolvedConfig) -> None:
     """Refuse the directory of another run, finished or with a checkpoint.
 
     Raises:
-        UserError: It is one; the text names what differs.
+        UserError: It is one, and the text names what differs, or it cannot be read.
     """
+    with writing(f"--out {config.out}"):
+        _refuse_other_run(config)
+
+
+def _refuse_other_run(config: ResolvedConfig) -> None:
     mine, theirs = identity(config.to_json()), _identity_in(config.out)
     if theirs is None:
         return

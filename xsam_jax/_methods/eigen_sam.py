@@ -52,8 +52,8 @@ def eigen_sam(
     Args:
       rho: radius of the perturbation, >= 0, or a schedule ``count -> radius``; may be traced.
       alpha: weight of the eigenvector, >= 0, or a schedule; may be traced.
-      eigenvector: tracker of the eigenvector; the default is the reference code's schedule, but for
-        that it counts the steps of all epochs and has its first refresh in the first one. (The
+      eigenvector: tracker of the eigenvector; the default is the reference code's schedule, but
+        it counts the steps of all epochs and has its first refresh in the first one. (The
         reference code begins to count anew in each epoch and has none until step ``every + 1``. It
         perturbs by ``rho * g`` until then, not normalised: we take that for an oversight.)
       axis_name: name of a `jax.shard_map` axis to average gradients and Hessian products over.

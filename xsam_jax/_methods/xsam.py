@@ -76,7 +76,7 @@ def xsam(
         and training can diverge (Eq. 11 wherever ``<u, v> > 0``): the safe range is alpha < 1, and
         a constant outside it warns. The paper finds its best results at 0.2, and 0.1 to 0.4 stable.
       eigenvector: tracker of the eigenvector, `power_iteration`, `oja` or `subspace`. The default
-        is the schedule of the authors' code, but that it counts the steps of all epochs and has its
+        is the schedule of the authors' code, but it counts the steps of all epochs and has its
         first refresh in the first one. (Theirs begins to count anew in each epoch, and refreshes in
         its step ``every + 1``, ``2 * every + 1``, ... The steps before the first refresh are SAM's,
         not normalised.) Their Hessian products are those of the network in evaluation mode: give

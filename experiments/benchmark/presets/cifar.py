@@ -12,8 +12,8 @@ it was, so `--seeds 0` first, then `--seeds 0 1 2`, has a result of every method
 
 Hardware: two cores of an AMD EPYC. Runtime: a run of SAM takes 42 minutes of CPU time and one of
 xsam 73, so all of it more than a day; `--dry-run` tells it for yours. One seed of some methods has
-been run (results/cifar): SAM 37.9 %, normalised SAM 36.5 %, xsam 36.3 %; WSAM,
-with the paper's radius, is not finite after three steps.
+been run (results/cifar): SAM 37.9 %, normalised SAM 36.5 %, xsam 36.3 %; WSAM, with the paper's
+radius, is not finite after three steps.
 """
 
 from dataclasses import replace

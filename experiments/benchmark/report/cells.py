@@ -1,7 +1,7 @@
 """Format numbers as cells of a report's tables."""
 
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 from experiments.benchmark.report.statistics import Summary, summarize
@@ -18,19 +18,14 @@ def chosen(value: float, tried: Set[float]) -> str:
 
 def refreshes(config: Mapping[str, Any]) -> str:
     """Format when and how the eigenvector is computed anew, or nothing where it is followed."""
-    texts = {
-        "refresh_every": "p = {}",
-        "power_iters": "q = {}",
-        "warm_start": "{}",
-        "curvature_mode": "{} mode",
+    texts: Mapping[str, Callable[[Any], str]] = {
+        "refresh_every": "p = {}".format,
+        "power_iters": "q = {}".format,
+        "warm_start": lambda warm: "warm" if warm else "cold",
+        "curvature_mode": "{} mode".format,
     }
-    words = {True: "warm", False: "cold"}
     options = METHODS[config["method"]].options
-    values = {name: config[name] for name in texts if name in options}
-    return ", ".join(
-        texts[name].format(words[value] if name == "warm_start" else value)
-        for name, value in values.items()
-    )
+    return ", ".join(text(config[name]) for name, text in texts.items() if name in options)
 
 
 def mean_of(lines: Sequence[Line], name: str, digits: int) -> str:

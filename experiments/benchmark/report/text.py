@@ -151,10 +151,10 @@ def _accuracy_table(dataset: str, model: str, runs: Runs, verdicts: Verdicts) ->
 def _of_one_pair(lines: Sequence[Line], baseline: Sequence[Line]) -> tuple[str, str]:
     """The difference where one seed has both, which has neither interval nor verdict."""
     ours, theirs = _by_seed(lines), _by_seed(baseline)
-    seeds = ours.keys() & theirs.keys()
-    if len(seeds) != 1 or lines is baseline:
+    gaps = [ours[seed] - theirs[seed] for seed in ours.keys() & theirs.keys()]
+    if len(gaps) != 1 or lines is baseline:
         return "", ""
-    return f"{sum(ours[seed] - theirs[seed] for seed in seeds):+.2f}", "one pair"
+    return f"{gaps[0]:+.2f}", "one pair"
 
 
 def _findings(verdicts: Verdicts) -> str:
